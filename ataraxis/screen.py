@@ -103,7 +103,7 @@ def _inside(stream: StreamStatistics) -> str:
     policies = [reader.policy for reader in stream.readers]
     readers = [f"{policies.count(p)} {p}" for p in dict.fromkeys(policies)]
     readers += [f"{plain(name)} away" for name in stream.detached]
-    state = "" if stream.producers else ", ended"
+    state = "" if stream.producers else f", {stream.state}"
     return (
         f"{stream.buffer_count} slots, {stream.sent:,} frames{state}; "
         f"{', '.join(readers) or 'no readers'}"
@@ -146,7 +146,7 @@ def _stream(metered: Metered) -> Sequence[str | Text]:
     notes += [f"{stream.device_gaps:,} missing in the device"] * bool(
         stream.device_gaps
     )
-    notes += ["ended"] * (not stream.producers)
+    notes += [stream.state] * (not stream.producers)
     return (
         name,
         size(metered.frames_hz, ""),

@@ -1,4 +1,4 @@
-"""Mirrors between two agents against the bare carriers: rates, CPU, latency, idling.
+"""Mirrors between two agents against bare carriers: rates, CPU, latency, idling, clock.
 
     python benchmarks/bench_link.py [--json OUT] [--quick] [--carrier tls]
 
@@ -37,6 +37,7 @@ SLOTS = {64: 8192, 10_000: 1024, 1_000_000: 16, 6_000_000: 6}
 LATENCY = "100 KB at 120 Hz"
 LATENCY_SIZE, LATENCY_HZ = 100_000, 120
 ONE = "one"
+BOUND = "C2 bound / round trip"
 CARRIERS = ("tls", "zenoh")
 BARE = {"tls": "bare ssl", "zenoh": "bare zenoh"}
 START = "import sys; sys.argv[0] = 'ataraxis'\nfrom ataraxis.cli import main; main()"
@@ -271,6 +272,29 @@ def catch_up(lab: Lab, pair: Pair, stopped_s: float, repetitions: int) -> Result
     )  # fmt: skip
 
 
+def clock_bound(lab: Lab, seconds: int) -> list[Result]:
+    """C2: the bound of the other host's clock, of the least round trip to it."""
+    from ataraxis.clock import now_ns
+    from ataraxis.cluster.door import ask_agent
+    from ataraxis.cluster.status import offset_of
+
+    shares, bounds = [], []
+    for _ in range(seconds):
+        time.sleep(1.0)
+        found = ask_agent("offset", context=lab.contexts["gpu"], host="acq")
+        bounds.append(offset_of(found).bound_at(now_ns()))
+        shares.append(bounds[-1] / found["round_trip_ns"])
+    name = mirror_of(lab.carrier)
+    return [
+        Result(case, name, unit, statistics.median(values), min(values), max(values),
+               len(values))
+        for case, unit, values in (
+            (BOUND, "of a round trip", shares),
+            ("C2 bound", "us", [bound / 1e3 for bound in bounds]),
+        )
+    ]  # fmt: skip
+
+
 def idle(carrier: str, seconds: float, repetitions: int) -> list[Result]:
     """I1: two agents with 10 mirrors of streams that send nothing."""
     from ataraxis import Producer
@@ -327,6 +351,7 @@ def aims(carriers: tuple[str, ...]) -> list[Aim]:
             found.append(Aim("CPU, 1 MB", ours, other, 1.3, 1.8))
         found.append(Aim(LATENCY, ours, other, 2.0, 4.0))
         found.append(Aim("F5 catch-up", ours, ONE, 5.0, 3.0, smaller_is_better=False))
+        found.append(Aim(BOUND, ours, ONE, 0.6, 1.0))
         found.append(Aim("I1 idle, CPU", ours, ONE, 0.5, 2.0))
         found.append(Aim("I1 idle, memory", ours, ONE, 60.0, 120.0))
     return found
@@ -358,10 +383,12 @@ def main() -> int:
             results.append(
                 catch_up(lab, pair, 4.0 if options.quick else 8.0, 1 + repetitions // 4)
             )
+            results += clock_bound(lab, 5 if options.quick else 15)
     for carrier in carriers:
         results += idle(carrier, 3.0 if options.quick else 10.0, 2)
     for case, unit in (
-        ("F5 catch-up", "x the rate"), ("I1 idle, CPU", "%"), ("I1 idle, memory", "MB"),
+        ("F5 catch-up", "x the rate"), (BOUND, "of a round trip"),
+        ("I1 idle, CPU", "%"), ("I1 idle, memory", "MB"),
     ):  # fmt: skip
         results.append(Result(case, ONE, unit, 1.0, 1.0, 1.0, 1))
     medians = {(r.case, r.peer): r.median for r in results}

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 NUMBER = struct.Struct("<Qq")
+SMALL = 4096
 Command = dict[str, Any]
 
 
@@ -104,6 +105,8 @@ def ring_send(context: str, sizes: list[int], slots: list[int]) -> None:
 
     def run(command: Command) -> Command:
         producer = producers[command["size"]]
+        if command["size"] <= SMALL:  # as zenoh's put, which takes bytes only
+            return paced(command, lambda view: producer.send(bytes(view), timeout=60))
         return paced(command, lambda view: producer.send(view, timeout=60))
 
     served(run)
@@ -123,7 +126,7 @@ def ring_read(context: str, sizes: list[int]) -> None:
         times = Times(command["count"], bool(command.get("hz")))
         times.is_timed = command.get("caught_up", False)
         for frame in consumers[command["size"]]:
-            is_over = times.take(frame.buffer)
+            is_over = times.take(frame)
             frame.release()
             if is_over:
                 break

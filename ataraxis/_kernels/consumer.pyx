@@ -171,7 +171,7 @@ cdef class ConsumerHandle(Endpoint):
                 self.is_drained |= status[0] == AX_ENDED
                 return None
             frame = self.wrap(&got)
-        count_frame(&self.ring, frame.head.sequence)
+        count_frame(&self.ring, frame.head.sequence, frame.head.header_crc)
         if self._verifies:
             frame.verify()
         return frame
@@ -314,7 +314,7 @@ cdef class ConsumerHandle(Endpoint):
                     status = AX_OK
                     frame = self.wrap(&got)
                     if frame is not None:
-                        count_frame(&self.ring, frame.head.sequence)
+                        count_frame(&self.ring, frame.head.sequence, frame.head.header_crc)
                         if self._verifies:
                             frame.verify()
                     self.pending, frame = frame, None
@@ -333,7 +333,7 @@ cdef class ConsumerHandle(Endpoint):
         cdef int status = AX_OK
         cdef Py_ssize_t run
         cdef bint whole
-        cdef uint64_t sequence
+        cdef uint64_t sequence, passed
         cdef int64_t stamp
         while done[0] < rows:
             if not has_got:
@@ -352,12 +352,13 @@ cdef class ConsumerHandle(Endpoint):
                 status = AX_OVERFLOW
                 break
             sequence = sequence_at(&self.ring, got.index)
+            passed = frame_at(&self.ring, got.index).header_crc
             stamp = time_at(&self.ring, got.index)
             ax_copy(to + done[0] * each, payload_at(&self.ring, got.index), each)
             whole = got.held != HELD_BY_COPY or unchanged(&self.ring, got)
             release_frame(&self.ring, got.index, got.position, got.held)
             if whole:
-                count_frame(&self.ring, sequence)
+                count_frame(&self.ring, sequence, passed)
                 self.last = sequence
                 if stamps != NULL:
                     stamps[done[0]] = stamp
@@ -433,7 +434,7 @@ cdef class ConsumerHandle(Endpoint):
             is_good = got.held != HELD_BY_COPY or unchanged(&self.ring, got)
             release_frame(&self.ring, got.index, got.position, got.held)
             if is_good:
-                count_frame(&self.ring, head.sequence)
+                count_frame(&self.ring, head.sequence, head.header_crc)
                 self.last = head.sequence
                 add_frame(want, &head, count)
                 want.done += count
@@ -476,7 +477,7 @@ cdef class ConsumerHandle(Endpoint):
         cdef Frame frame = self.wrap(got)
         if frame is None:
             return 0
-        count_frame(&self.ring, frame.head.sequence)
+        count_frame(&self.ring, frame.head.sequence, frame.head.header_crc)
         if self._verifies:
             self.shown -= 1
             frame.verify()

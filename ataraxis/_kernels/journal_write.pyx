@@ -473,7 +473,7 @@ cdef class RingToFile:
             status = consumer.next(&self.taken, deadline_of(timeout))
             if status == AX_OK:
                 self.has_taken = True
-                count_frame(&consumer.ring, frame_at(&consumer.ring, self.taken.index).sequence)
+                self.count_taken()
         finally:
             consumer.leave()
         if status == AX_DAMAGED:
@@ -504,7 +504,7 @@ cdef class RingToFile:
                         if status != AX_OK:
                             break
                         self.has_taken = True
-                        count_frame(ring, frame_at(ring, self.taken.index).sequence)
+                        self.count_taken()
                     frame = frame_at(ring, self.taken.index)
                     data = payload_at(ring, self.taken.index)
                     # Wait for the disk before reading the slot: producers may stop waiting meanwhile.
@@ -520,7 +520,7 @@ cdef class RingToFile:
                         # Positions are taken in order: of a shared stream, too.
                         self.passed += 1
                     else:
-                        if self.first_missing != AX_UNKNOWN and head.sequence > self.first_missing and not ring.shared:
+                        if self.missing_before(&head) and not ring.shared:
                             status = AX_LAPPED
                             break
                         if source >= 0:
@@ -544,6 +544,18 @@ cdef class RingToFile:
         finally:
             consumer.leave()
         return frames, nbytes, status
+
+    cdef void count_taken(self) noexcept nogil:
+        cdef ax_frame *frame = frame_at(&self.consumer.ring, self.taken.index)
+        count_frame(&self.consumer.ring, frame.sequence, frame.header_crc)
+
+    cdef uint64_t missing_before(self, const ax_frame *head) noexcept nogil:
+        # Frames that are missing before this one. A mirror's ring states how many numbers before it had none.
+        cdef uint64_t gap
+        if self.first_missing == AX_UNKNOWN or head.sequence <= self.first_missing:
+            return 0
+        gap = head.sequence - self.first_missing
+        return gap - min(gap, <uint64_t>head.header_crc)
 
     cdef uint64_t missing_at_end(self) noexcept nogil:
         # Frames that were lost after the last one. Acquire: pairs with the releases of `sent`.
@@ -586,7 +598,7 @@ cdef class RingToFile:
         """Go on with the frame `found`, or the end; return how many are missing before it."""
         cdef uint64_t missing = self.missing_at_end()
         if self.has_taken:
-            missing = self.found - self.first_missing
+            missing = self.missing_before(frame_at(&self.consumer.ring, self.taken.index))
         self.first_missing += missing
         return missing
 

@@ -139,8 +139,11 @@ cdef int check_head(ProducerHandle to, const ax_frame *head) noexcept nogil:
     return check_shape(to, head, head.length - front)
 
 
-cdef bint fill_slot(ProducerHandle to, const ax_frame *head, const char *rest, uint32_t *at) noexcept nogil:
+cdef bint fill_slot(
+    ProducerHandle to, const ax_frame *head, const char *rest, uint64_t passed, uint32_t *at,
+) noexcept nogil:
     # Copy a frame into the claimed slot; `at`: where it begins there. False if its checksum is wrong: the slot stays claimed.
+    # `passed`: how many numbers before it had no frame, for readers. Inside of a stream a header has no checksum.
     cdef ax_ring *ring = &to.ring
     cdef uint32_t front = ax_front_bytes(head.flags)
     cdef char *payload = payload_at(ring, ring.index)
@@ -149,7 +152,7 @@ cdef bint fill_slot(ProducerHandle to, const ax_frame *head, const char *rest, u
     if ax_copy_crc32(0, payload - front, rest, head.length) != head.crc:
         return False
     own.source = to.source
-    own.header_crc = 0
+    own.header_crc = <uint32_t>min(passed, <uint64_t>0xFFFFFFFF)
     # A reader that copies and checks again may be reading it.
     ax_copy(frame, &own, sizeof(ax_frame))
     ax_put64(&ring.stream.last_ns, <uint64_t>head.time_ns)
@@ -224,12 +227,12 @@ cdef class RingToBuffer:
                 continue
             if self.wanted != AX_UNKNOWN and sequence < self.wanted:
                 self.passed += 1
-                count_frame(ring, sequence)
+                count_frame(ring, sequence, 0)
                 self.drop_taken()
                 continue
-            if self.wanted != AX_UNKNOWN and sequence > self.wanted:
+            if self.wanted != AX_UNKNOWN and sequence > self.wanted and sequence - self.wanted > self.frameless():
                 return AX_LAPPED
-            count_frame(ring, sequence)
+            count_frame(ring, sequence, frame_at(ring, self.taken.index).header_crc)
             held = self.held_at(self.count)
             held.got, held.sequence, held.bytes = self.taken, sequence, nbytes
             self.count += 1
@@ -238,6 +241,14 @@ cdef class RingToBuffer:
             self.has_taken = False
             done[0] += 1
         return AX_OK
+
+    cdef uint64_t frameless(self) noexcept nogil:
+        # How many numbers from `wanted` on never had a frame: positions of a shared stream that were skipped, which the
+        # reader has passed, or what a mirror's ring states.
+        cdef ax_ring *ring = &self.consumer.ring
+        if not ring.shared:
+            return frame_at(ring, self.taken.index).header_crc
+        return ring.expected - self.wanted if ring.expected != AX_UNKNOWN and ring.expected > self.wanted else 0
 
     cdef uint64_t missing_at_end(self) noexcept nogil:
         # Frames that were lost after the last one. Acquire: pairs with the releases of `sent`.
@@ -469,6 +480,7 @@ cdef class BufferToRing:
 
     cdef ProducerHandle producer
     cdef uint64_t again, published, published_bytes
+    cdef uint64_t passed_until          # numbers below it have no frame; if larger than the ring's next one
     cdef int reason
 
     def __init__(self, ProducerHandle producer not None, next=None):
@@ -482,7 +494,7 @@ cdef class BufferToRing:
     cdef int write_some(self, ProducerHandle to, const char *data, uint64_t *at, uint64_t stop) noexcept nogil:
         cdef ax_ring *ring = &to.ring
         cdef ax_frame head
-        cdef uint64_t whole, room
+        cdef uint64_t whole, room, passed
         cdef uint32_t begin = 0
         cdef int status
         while at[0] < stop:
@@ -501,12 +513,12 @@ cdef class BufferToRing:
             self.reason = check_head(to, &head)
             if self.reason != GOOD:
                 return AX_OVERFLOW if self.reason == TOO_LARGE else AX_TORN
-            if head.sequence > ring.sent:
+            if head.sequence > max(ring.sent, self.passed_until):
                 return AX_GAP
             whole = sizeof(ax_frame) + head.length
             if whole > room:
                 return AX_OK
-            if head.sequence < ring.sent:
+            if head.sequence < max(ring.sent, self.passed_until):
                 self.again += 1
                 at[0] += whole
                 continue
@@ -515,10 +527,14 @@ cdef class BufferToRing:
                 if status != AX_OK:
                     return status
             ax_crash("inflow_claimed")
-            if not fill_slot(to, &head, data + at[0] + sizeof(ax_frame), &begin):
+            passed = head.sequence - ring.sent
+            if not fill_slot(to, &head, data + at[0] + sizeof(ax_frame), passed, &begin):
                 self.reason = BAD_SUM
                 return AX_TORN
             ax_crash("inflow_filled")
+            if passed:
+                ax_add64(&ring.stream.absent, passed)
+                ring.sent = head.sequence
             publish(ring, begin, head.length - ax_front_bytes(head.flags))
             ax_crash("inflow_published")
             self.published += 1
@@ -595,7 +611,7 @@ cdef class BufferToRing:
         cdef ax_ring *ring = &producer.ring
         producer.enter()
         try:
-            if first > ring.sent or count > LARGEST or first + count > LARGEST:
+            if first > max(ring.sent, self.passed_until) or count > LARGEST or first + count > LARGEST:
                 raise ValueError(f"{count} frames from {first} on cannot be lost: the next number is {ring.sent}")
             if first + count > ring.sent:
                 ax_add64(&ring.stream.absent, first + count - ring.sent)
@@ -605,6 +621,15 @@ cdef class BufferToRing:
                 ax_store64(&ring.stream.sent, ring.sent)
         finally:
             producer.leave()
+
+    def skip(self, uint64_t first, uint64_t count):
+        """Pass over numbers that never had a frame; no reader counts them as lost.
+
+        The ring has them with the next frame: before, a kill forgets them, and they are told again.
+        """
+        if first > self.next or count > LARGEST or first + count > LARGEST:
+            raise ValueError(f"{count} numbers from {first} on cannot be skipped: the next one is {self.next}")
+        self.passed_until = max(self.passed_until, first + count)
 
     def account(self, uint64_t refused, uint64_t gaps, uint64_t stalled_ns):
         """State what the other machine's producers refused, their device's gaps, and their waits, ns, up to now."""
@@ -620,7 +645,7 @@ cdef class BufferToRing:
     @property
     def next(self):
         """Number of the next frame that is taken."""
-        return self.producer.ring.sent
+        return max(self.producer.ring.sent, self.passed_until)
 
     @property
     def free(self):

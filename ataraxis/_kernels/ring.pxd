@@ -186,7 +186,7 @@ cdef uint64_t copy_run(ax_ring *ring, char *to, int64_t *stamps, uint64_t each, 
 cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noexcept nogil
 cdef int at_position(ax_ring *ring, uint64_t position, ax_got *got) noexcept nogil
 cdef bint unchanged(ax_ring *ring, ax_got *got) noexcept nogil
-cdef void count_frame(ax_ring *ring, uint64_t sequence) noexcept nogil
+cdef void count_frame(ax_ring *ring, uint64_t sequence, uint64_t passed) noexcept nogil
 cdef void release_frame(ax_ring *ring, uint64_t index, uint64_t position, int held) noexcept nogil
 cdef bint has_next(ax_ring *ring) noexcept nogil
 cdef void mark_read(ax_ring *ring) noexcept nogil

@@ -519,7 +519,7 @@ cdef uint64_t copy_run(ax_ring *ring, char *to, int64_t *stamps, uint64_t each, 
         if stamps != NULL:
             stamps[done] = time_at(ring, index)
         ax_copy(to + done * each, payload_at(ring, index), each)
-        count_frame(ring, sequence)
+        count_frame(ring, sequence, frame_at(ring, index).header_crc)
         done += 1
         index += 1
     # The first one would be overwritten first. If the cursor did not protect it, the copies are not trusted.
@@ -717,12 +717,12 @@ cdef bint unchanged(ax_ring *ring, ax_got *got) noexcept nogil:
     return ax_peek64(&slot_at(ring, got.index).word) == got.word
 
 
-cdef void count_frame(ax_ring *ring, uint64_t sequence) noexcept nogil:
-    # Count a received frame; a gap before it counts as dropped.
+cdef void count_frame(ax_ring *ring, uint64_t sequence, uint64_t passed) noexcept nogil:
+    # Count a received frame; a gap before it counts as dropped, but for `passed` numbers that had no frame.
     if ring.expected == AX_UNKNOWN:
         ax_put64(&ring.line.joined, sequence)
     elif sequence > ring.expected:
-        ring.dropped += sequence - ring.expected
+        ring.dropped += sequence - ring.expected - min(passed, sequence - ring.expected)
         ax_put64(&ring.line.dropped, ring.dropped)
     ring.expected = sequence + 1
     ring.received += 1

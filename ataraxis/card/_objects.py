@@ -141,7 +141,7 @@ def _stream(end: Any) -> Card:
         found = end.statistics()
     except _CLOSED:
         return Card(end.name, [*about, "closed here"])
-    about += [count(found.sent, "frame"), "live" if found.producers else "ended"]
+    about += [count(found.sent, "frame"), found.state]
     notes: list[str] = []
     if found.is_stalled:
         notes.append("its producer waits for a reader now")

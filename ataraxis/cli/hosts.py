@@ -108,7 +108,8 @@ def add(directory: Path, address: str) -> None:
 def revoke(directory: Path, name: str) -> None:
     """Refuse the certificate of host NAME on all hosts of the lab of DIRECTORY.
 
-    Copy the hosts.yaml of the others again, and restart their agents.
+    Copy the hosts.yaml of the others again: their agents see it at once. Restart them
+    before a successor of the host comes.
     """
     from ataraxis.link.hosts import Hosts
 

@@ -42,6 +42,11 @@ _name = click.option("--name", help="Only this journal of the directory.")
 )
 @click.option("--timeout", type=float, help="How long to wait for the streams, s.")
 @click.option("--name", default="recorder", show_default=True, help="Recorder's name.")
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="Go on with the next stream of a name, when its program is started again.",
+)
 def record(
     context: str | None,
     streams: tuple[str, ...],
@@ -49,11 +54,13 @@ def record(
     durability: str,
     timeout: float | None,
     name: str,
+    follow: bool,
 ) -> None:
     """Record STREAMS to a directory until they end, or until Ctrl-C.
 
     HOST:STREAM is a stream of another host of the lab: it is mirrored first, and its
-    first frame here is recorded.
+    first frame here is recorded. With --follow, the end of a stream is not the end:
+    each stream of the name is a part of its own in the journal, until Ctrl-C.
 
     After Ctrl-C, SIGTERM or SIGHUP, what was sent until then is recorded. While the
     disk refuses writes, producers wait; a second signal releases them, and the frames
@@ -82,7 +89,7 @@ def record(
             warn(caution)
         recorder = Recorder(
             here, output, context=context, durability=durability,  # type: ignore[arg-type]
-            name=name, on_loss=warn, on_error=warn, on_low_disk=warn,
+            name=name, on_loss=warn, on_error=warn, on_low_disk=warn, follow=follow,
         )  # fmt: skip
         while recorder.is_recording and not ending.first.wait(_LOOK_S):
             pass

@@ -38,7 +38,7 @@ from ataraxis.link.hosts import Hosts
 from ataraxis.link.inlet_run import MIRROR, InletRun, MirrorWish
 from ataraxis.link.messages import Hello, Want
 from ataraxis.link.outlet_run import OpenedOutlet, OutletChannel, OutletRuns
-from ataraxis.link.session import CALM_BEAT_S, LinkSession
+from ataraxis.link.session import SERVED_BEAT_S, LinkSession
 from ataraxis.link.spool import MirrorKey
 from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.shm.doctor import Check
@@ -135,6 +135,8 @@ class Agent:
         self._context = Context.of(context)
         self._say = say
         self._gate = threading.RLock()
+        self._seeing = threading.Lock()
+        self._version: tuple[int, int, int] | None = None
         self._mirrors: dict[str, MirrorEntry] = {}
         self._contacts: dict[str, HostContact] = {}
         self._telling: dict[str, threading.Lock] = {}
@@ -237,6 +239,27 @@ class Agent:
         """Tell a line of text to the caller of this agent."""
         if self._say is not None:
             self._say(text)
+
+    def _see_revocations(self) -> None:
+        """Close the channels of hosts that hosts.yaml has as revoked by now."""
+        with self._seeing:
+            try:
+                found = self._hosts.path.stat()
+            except OSError:
+                return  # it is being copied, or is not there any more
+            version = found.st_mtime_ns, found.st_ino, found.st_size
+            if version == self._version:
+                return
+            self._version = version
+            try:
+                hosts = self._hosts.renew()
+            except (AtaraxisError, OSError, ValueError) as error:
+                self.report(f"{self._hosts.path} is not read again: {error}")
+                return
+        for host in hosts:
+            self.report(f"host {host} is revoked: its channels are closed")
+            if self._carrier is not None:
+                self._carrier.drop(host)
 
     def _refused(self, address: str, reason: str) -> None:
         self.report(f"refused {address}: {reason}")
@@ -410,6 +433,7 @@ class Agent:
         """Keep the next streams of mirrors; drop what is not needed, once a second."""
         tick_at = time.monotonic()
         while not self._stop.wait(_LOOK_S):
+            self._see_revocations()
             if self._outlets is not None:
                 self._outlets.look()
             if time.monotonic() - tick_at < _TICK_S:
@@ -438,6 +462,7 @@ class Agent:
                 continue
             if channel is None:
                 continue
+            self._see_revocations()
             name = f"ataraxis-from-{channel.peer}"
             thread = Thread(self._meet, name, (channel,))
             with self._gate:
@@ -473,7 +498,7 @@ class Agent:
     def _serve_mirror(self, channel: Channel) -> None:
         assert self._outlets is not None
         session = LinkSession(
-            self._me, channel.peer, time.monotonic(), beat_s=CALM_BEAT_S
+            self._me, channel.peer, time.monotonic(), beat_s=SERVED_BEAT_S
         )
         talk = Conversation(channel, session)
         try:
@@ -533,7 +558,7 @@ class Agent:
                     "name": listed.name, "dtype": str(listed.dtype),
                     "shape": list(listed.shape), "slots": found.buffer_count,
                     "sent": found.sent, "sent_bytes": found.sent_bytes,
-                    "is_ended": not found.producers,
+                    "is_ended": found.is_ended,
                 }
             )  # fmt: skip
         return {"streams": rows, "more": False}
@@ -654,10 +679,11 @@ class Agent:
         return self._contacts[host]
 
     def _offset(self, host: str) -> dict[str, Any]:
-        found = self._contact(host).offset()
+        contact = self._contact(host)
+        found = contact.offset()
         if found is None:
             raise HostUnavailable(f"the clock of host {host!r} was not measured yet")
-        return offset_fields(found)
+        return {**offset_fields(found), "round_trip_ns": contact.round_trip_ns}
 
     def _list(self, host: str) -> list[dict[str, Any]]:
         contact, rows, after = self._contact(host), list[dict[str, Any]](), ""

@@ -23,7 +23,7 @@ CONTROL = "control"
 DIAL_S = 3.0
 """Longest time of one attempt to reach a host, s."""
 _PUBLISH_S = 1.0
-_LINGER_S = 30.0
+_LINGER_S, _CALL_S = 30.0, 5.0
 _SELDOM_S = 5.0
 _MOST_WAITING = 64
 
@@ -115,7 +115,7 @@ class HostContact:
         """Reach the host now, for some time; a host that is away is tried seldom."""
         now = time.monotonic()
         if now >= self._until:
-            self._until = now + _LINGER_S
+            self._until = now + _CALL_S
             self._wake.set()
 
     def ask(self, what: str, timeout: float, **arguments: Any) -> dict[str, Any]:
@@ -179,6 +179,12 @@ class HostContact:
         """Return how far its clock is ahead; None if it was not measured."""
         with self._gate:
             return self._clock.offset(now_ns())
+
+    @property
+    def round_trip_ns(self) -> int | None:
+        """Least round trip to it of late, ns; None if it was not measured."""
+        with self._gate:
+            return self._clock.round_trip_ns
 
     @property
     def is_connected(self) -> bool:
@@ -250,9 +256,11 @@ class HostContact:
                 question.is_over.set()
 
     def _exchange(self, talk: Conversation) -> None:
-        published = 0.0
+        published, began = 0.0, time.monotonic()
         while self.is_needed:
             now = time.monotonic()
+            # Later, only what is recorded here needs the clock each second.
+            talk.session.is_timing = self._holds > 0 or now - began < _CALL_S
             talk.send()
             talk.receive(talk.wait_time(now))
             for message in talk.messages():

@@ -161,6 +161,12 @@ class Carrier(Protocol):
             One side refused the other; the message states why.
         """
 
+    def drop(self, host: str) -> None:
+        """End every channel of a host whose certificate was revoked meanwhile.
+
+        Its next one is checked against `hosts.yaml` as it is now.
+        """
+
     def close(self) -> None:
         """Stop listening and close every channel."""
 

@@ -137,6 +137,11 @@ class HostClock:
         self._is_fitted = False
         return jump
 
+    @property
+    def round_trip_ns(self) -> int | None:
+        """The least round trip of the last 64 s, without the time there, ns."""
+        return min(map(_delay, self._bursts), default=None)
+
     def offset(self, now_ns: int) -> Offset | None:
         """Return the estimate with the least bound at a local time; None: no trip yet.
 

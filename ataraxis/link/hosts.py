@@ -362,7 +362,8 @@ class Hosts(YamlConfig):
         """Revoke every certificate of a host, in the file of every other host.
 
         The host stays listed, and `add` gives it a new certificate. Agents refuse the
-        old ones from their next start on: copy the folders to the hosts again.
+        old ones as soon as their own file has them: copy the folders to the hosts
+        again.
 
         Parameters
         ----------
@@ -392,6 +393,26 @@ class Hosts(YamlConfig):
                 each.revoked = dict(self.revoked)
                 _save(each)
         return new
+
+    def renew(self) -> list[str]:
+        """Take what the file has under ``revoked`` by now, and nothing else of it.
+
+        What was revoked stays so, whatever the file has.
+
+        Returns
+        -------
+        list of str
+            Other hosts of which a certificate is revoked since.
+
+        Raises
+        ------
+        ConfigError, OSError
+            The file cannot be read: nothing has changed here.
+        """
+        found = type(self).from_yaml(self.path).revoked
+        new = {host for serial, host in found.items() if serial not in self.revoked}
+        self.revoked = {**self.revoked, **found}
+        return sorted(new - {self.me})
 
     def _authority(self) -> tuple[Path, Authority]:
         place = self.path.absolute().parent.parent

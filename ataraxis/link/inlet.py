@@ -58,6 +58,9 @@ class MirrorRing(Protocol):
     def lose(self, first: int, count: int) -> None:
         """Pass over frames that will not come; readers count them."""
 
+    def skip(self, first: int, count: int) -> None:
+        """Pass over numbers that never had a frame; readers do not count them."""
+
     def account(self, refused: int, gaps: int, stalled_ns: int) -> None:
         """Note losses and waits of the stream's own host."""
 
@@ -282,7 +285,10 @@ class StreamInlet:
                 f"lost, but {ring.next} was not sent"
             )
         count = lost.first + lost.count - ring.next
-        if count > 0:
+        if count > 0 and lost.is_skipped:
+            ring.skip(ring.next, count)
+            self._note(self._ack_frames, 0, now)
+        elif count > 0:
             ring.lose(ring.next, count)
             self.lost += count
             self._note(self._ack_frames, 0, now)

@@ -36,8 +36,9 @@ from ataraxis.stream.endpoint import RESUMABLE, SYNC, TYPED
 
 MIRROR = "mirror "
 """Begins the name of a mirror's channel."""
-CLOCK, ORIGIN = "clock", "origin"
-"""Attributes of a mirror: whose clock its stamps are of, and the original's id."""
+CLOCK, ORIGIN, SHARED = "clock", "origin", "origin_is_shared"
+"""Attributes of a mirror: whose clock its stamps are of, the original's id, and that
+several producers share the original: slots that they skip have numbers."""
 DIAL_S = 3.0
 _FULL_S = 0.05
 _TURN_S = 0.1
@@ -153,6 +154,9 @@ class EndedRing:
     def lose(self, first: int, count: int) -> None:
         """Pass over nothing."""
 
+    def skip(self, first: int, count: int) -> None:
+        """Pass over nothing."""
+
     def account(self, refused: int, gaps: int, stalled_ns: int) -> None:
         """Note nothing."""
 
@@ -223,6 +227,7 @@ class MirrorRings:
         attrs = {
             **labels.attrs, ORIGIN: offer.stream_id,
             CLOCK: labels.attrs.get(CLOCK, f"{self.wish.host}/{self.boot}"),
+            **({SHARED: True} if described.get("shared") else {}),
         }  # fmt: skip
         labels = Labels(
             labels.dtype, labels.shape, labels.dims, labels.coords, attrs, labels.name
@@ -511,7 +516,7 @@ class InletRun:
             for message in talk.messages(has_frames=True):
                 if not inlet.take(message, now):
                     raise BadMessage(f"unexpected {type(message).__name__}")
-                if isinstance(message, FramesLost):
+                if isinstance(message, FramesLost) and not message.is_skipped:
                     self._report(
                         f"mirror {self.wish.name}: {message.count} frames from "
                         f"{message.first} on are lost: {message.why}"

@@ -165,6 +165,8 @@ class FramesLost:
     first: int = _number()
     count: int = _number()
     why: str = _text(4096, "")
+    is_skipped: bool = False
+    """Whether these numbers never had a frame: producers that share it skip slots."""
 
 
 @dataclass(frozen=True)

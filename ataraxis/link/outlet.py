@@ -244,6 +244,9 @@ class StreamOutlet:
     is_paced : bool, optional
         Whether frames come at a rate of their own, as a device's, which must not wait
         for a slow link; False: a producer that is faster than its link waits.
+    has_holes : bool, optional
+        Whether numbers may have no frame, as of a stream that several producers share:
+        numbers between frames, of which no loss was noted here, are told as skipped.
 
     Notes
     -----
@@ -265,8 +268,9 @@ class StreamOutlet:
         now: float,
         is_lossless: bool = True,
         is_paced: bool = True,
+        has_holes: bool = False,
     ) -> None:
-        self.is_paced = is_paced
+        self.is_paced, self.has_holes = is_paced, has_holes
         self.stream, self.stream_id, self.labels = stream, stream_id, labels
         self.store, self.spool = store, spool
         self.slots, self.slot_bytes = slots, slot_bytes
@@ -297,6 +301,9 @@ class StreamOutlet:
                 self._mirrors[key] = state
                 self._has_begun = True
             self._end = memory.end
+        self._whole_from = self._oldest()
+        """Losses of frames from this number on were noted."""
+        self._lapses: list[tuple[int, int]] = []
         if store is None and self._end is None:
             self.end(
                 has_died=True, why="its ring is gone: frames after these are not known"
@@ -445,6 +452,8 @@ class StreamOutlet:
         store = self.store
         if store is None or not self._has_readers():
             return now + REMEMBER_S
+        if not store.held and not self.is_ended:
+            return now + REMEMBER_S
         if self.is_ended or 4 * store.held >= 3 * self.slots:
             return now + FULL_S / 2
         return now + PATIENCE_S
@@ -454,7 +463,10 @@ class StreamOutlet:
         while self.store is not None and not self._is_drained:
             _, status = self.store.take(most)
             if status == LAPPED:
-                self.store.accept()
+                first = self._after
+                count = self.store.accept()
+                if self.has_holes and self.is_lossless:
+                    self._lapses.append((first, first + count))
                 continue
             if status == DAMAGED:
                 self._damaged()
@@ -612,6 +624,7 @@ class StreamOutlet:
         ]
         if any(m.on_spool_full != "lose" for m in losing):
             return False
+        self._whole_from = max(self._whole_from, until)
         for state in losing:
             state.needs = until
         if is_spooled:
@@ -735,6 +748,11 @@ class StreamOutlet:
 
     def _lost(self, link: OutletLink, state: _MirrorState, until: int) -> None:
         """Tell that the frames before a number will not follow."""
+        if self._is_hole(link.sent, until):
+            why = "these numbers had no frame"
+            link.push(FramesLost(link.sent, until - link.sent, why, is_skipped=True))
+            link.sent = until
+            return
         if not self.is_lossless:
             why = "overwritten before they were sent"
         elif state.on_spool_full == "lose":
@@ -748,6 +766,15 @@ class StreamOutlet:
             # Also of frames that were overwritten while they were held.
             state.needs = until
             self.store.release(until)
+
+    def _is_hole(self, first: int, end: int) -> bool:
+        """Whether numbers never had a frame; False if some may have had one."""
+        return (
+            self.has_holes
+            and self.is_lossless
+            and first >= self._whole_from
+            and not any(a < end and first < b for a, b in self._lapses)
+        )
 
     def _push_account(self, link: OutletLink, state: _MirrorState, now: float) -> None:
         """Tell the mirror of losses, waits and backlog, at intervals."""

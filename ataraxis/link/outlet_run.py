@@ -56,6 +56,9 @@ _LOOK_S = 0.25
 RETURN_S = 10.0
 """What an agent before has left is kept for so long for mirrors that are not known."""
 _WANT_S = 10.0
+_BURST_FRAMES, _GATHER_BYTES, _GATHER_S = 8, 1 << 16, 1e-3
+"""If so many frames were there at once, but fewer bytes, more follow: they are awaited
+for so long, s, and sent together. A frame that comes alone is sent at once."""
 
 Report = Callable[[str], None]
 
@@ -123,17 +126,19 @@ class OutletRun:
             self.stream_id, labels = consumer.stream_id, labels_text(consumer)
             slots, slot_bytes = consumer.buffer_count, consumer.buffer_size
             is_paced = "rate_hz" in consumer.labels.attrs
+            has_holes = is_numbered_by_slot(consumer)
             self._event, store = FrameEvent(consumer), HeldRing(consumer)
         else:
             assert memory is not None
             self.stream_id, labels = memory.stream_id, memory.labels
             slots, slot_bytes, is_paced = memory.slots, memory.slot_bytes, False
+            has_holes = False
         spool = Spool(spools, self.stream_id, limit) if self.is_lossless else None
         self._spool = spool
         self.outlet = StreamOutlet(
             stream, self.stream_id, labels, store, spool, slots=slots,
             slot_bytes=slot_bytes, now=time.monotonic(), is_lossless=self.is_lossless,
-            is_paced=is_paced,
+            is_paced=is_paced, has_holes=has_holes,
         )  # fmt: skip
         self._alarm = Alarm()
         self._is_closed = False
@@ -403,7 +408,10 @@ class OutletChannel:
                 if waiting:
                     return
                 if is_news or self._talk.session.next_wake(now) <= now:
-                    self._alarm.ring()
+                    if link.sent == link.acked:  # on its way is nothing that blocks
+                        self._talk.send()
+                    if is_news or link.sent != link.acked:
+                        self._alarm.ring()
                 if self._failure is not None:
                     raise self._failure
                 if not link.is_current:
@@ -428,7 +436,7 @@ class OutletChannel:
             armed: tuple[tuple[int, int], ...] = ()
             lively_until = 0.0
             while not self._is_over and link.is_current:
-                seen, count = self._alarm.count, 0
+                seen, count, before = self._alarm.count, 0, link.sent
                 now = time.monotonic()
                 is_end_due = run.outlet.is_ended and not link.has_sent_end
                 # After the last frame the account follows, of what has changed.
@@ -449,6 +457,8 @@ class OutletChannel:
                 if count:
                     self._has_work, lively_until = True, now + 2 * _CALM_S
                     self._talk.send_frames(buffer[:count], count)
+                    if count < _GATHER_BYTES and link.sent - before >= _BURST_FRAMES:
+                        time.sleep(max(now + _GATHER_S - time.monotonic(), 0))
                     continue
                 self._talk.send()
                 pause = self._talk.wait_time(time.monotonic())
@@ -661,11 +671,17 @@ def _has_durable(name: str, context: Context) -> bool:
     )
 
 
+def is_numbered_by_slot(consumer: Consumer) -> bool:
+    """Return whether numbers may have no frame, of a shared stream or its mirror."""
+    return consumer.is_shared or bool(consumer.labels.attrs.get("origin_is_shared"))
+
+
 def labels_text(consumer: Consumer) -> str:
     """Return what a mirror needs to make the same stream, as JSON."""
     described = {
         "labels": json.loads(consumer.labels.to_json()),
         "typed": consumer.is_typed,
         "sync": consumer.is_sync,
+        "shared": is_numbered_by_slot(consumer),
     }
     return json.dumps(described, separators=(",", ":"))

@@ -14,8 +14,9 @@ from typing import Literal, NamedTuple
 from ataraxis.errors import BadMessage
 from ataraxis.link.messages import VERSION, Beat, Hello, LinkMessage, Refuse
 
-BEAT_S, CALM_BEAT_S = 0.5, 1.0
-"""Silence after which a side beats: on a control channel, and on one of a mirror."""
+BEAT_S, CALM_BEAT_S, SERVED_BEAT_S = 0.5, 1.4, 2.0
+"""Silence after which a side beats: on a control channel, and on one of a mirror. The
+side that serves a mirror is later: it need not ask while the other one does."""
 SUSPECT_S = 2.0
 DEAD_S = 3.0
 BURST = 8

@@ -151,6 +151,14 @@ class TlsCarrier:
             self._channels.add(channel)
         return channel
 
+    def drop(self, host: str) -> None:
+        """End every channel of a host; as `Carrier.drop`."""
+        with self._changed:
+            channels = [one for one in self._channels if one.peer == host]
+            self._arrived = deque(one for one in self._arrived if one.peer != host)
+        for channel in channels:
+            channel.close()
+
     def close(self) -> None:
         """Stop listening and close every channel."""
         with self._changed:

@@ -114,6 +114,7 @@ class ZenohCarrier:
         self._listening: Any = None
         self._declared: list[Any] = []
         self._callers: dict[tuple[str, str], _ZenohLink] = {}  # by host and session
+        self._revoked: set[str] = set()  # while it listens
         self._is_closed = False
         # Threads of zenoh only put in here: they must not run Python for long.
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -189,7 +190,9 @@ class ZenohCarrier:
             text = name.decode()
         except UnicodeDecodeError as error:
             reason = f"the channel's name is not UTF-8: {error}"
-        if not 0 < len(name) <= NAME_BYTES:
+        if host in self._revoked:
+            reason = f"the certificate of host {host!r} is revoked"
+        elif not 0 < len(name) <= NAME_BYTES:
             reason = f"it did not name a channel of 1 to {NAME_BYTES} bytes"
         with self._changed:
             line = self._caller(host, session)
@@ -250,6 +253,11 @@ class ZenohCarrier:
             reason = f"its certificate is of host {host!r}, which hosts.yaml lacks"
         elif name != self._hosts.name_of(host):
             reason = f"the certificate {name!r} of host {host!r} is revoked"
+        elif host in self._revoked:
+            reason = (
+                f"the certificate of host {host!r} is newer than this agent: restart "
+                "this agent to let it in"
+            )
         else:
             return
         self._refuse(address, reason)
@@ -380,6 +388,25 @@ class ZenohCarrier:
 
     # ---- the end
 
+    def drop(self, host: str) -> None:
+        """End every channel of a host; as `Carrier.drop`.
+
+        zenoh's access control is that of the session that listens: it lets the host in
+        again, with a certificate of another name, after the next `listen`.
+        """
+        reason = f"the certificate of host {host!r} is revoked"
+        with self._changed:
+            if self._listening is not None:
+                self._revoked.add(host)
+            self._arrived = deque(one for one in self._arrived if one.peer != host)
+            dialled = [key for key in self._lines if key[1] == host]
+            lines = [self._lines.pop(key) for key in dialled]
+            callers = [line for key, line in self._callers.items() if key[0] == host]
+        for line in callers:
+            line.end(reason)
+        for line in lines:
+            self._drop(line, reason)
+
     def close(self) -> None:
         """Stop listening and close every channel."""
         with self._changed:
@@ -469,6 +496,11 @@ class _ZenohLink:
             channel.end(reason, None)
         for puts in self._puts.values():
             puts.stop()
+
+    def end(self, reason: str) -> None:
+        """End every channel, and tell the other side why."""
+        for channel in list(self._channels.values()):
+            channel.end(reason, _CLOSE)
 
     def close(self) -> None:
         """Close every channel, and stop after what waits for its put."""

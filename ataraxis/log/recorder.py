@@ -153,7 +153,9 @@ class ActiveRecording:
         self._description: dict[str, Any] = {
             **({"had_ended": True} if self.had_ended else {}),
             "stream": consumer.stream_id,
-            "is_shared": consumer.is_shared,
+            # Of a mirror, too: its numbers are those of the shared stream.
+            "is_shared": consumer.is_shared
+            or bool(consumer.labels.attrs.get("origin_is_shared")),
             "stalled_ns": self._stalled_ns(),
             "refused": refused - resume.refused,
             **{k: earlier[k] for k in ("joined", "late") if k in earlier},

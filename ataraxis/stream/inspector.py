@@ -20,7 +20,7 @@ from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.shm.header import Kind, SegmentHeader
 from ataraxis.shm.listing import Listed, list_segments
 from ataraxis.stream import statistics
-from ataraxis.stream.endpoint import plain_name
+from ataraxis.stream.endpoint import RESUMABLE, plain_name
 from ataraxis.stream.statistics import (
     ReaderStatistics,
     StreamStatistics,
@@ -264,12 +264,15 @@ def read_stream(found: files.Found, header: SegmentHeader) -> StreamStatistics:
     if not sending:
         counts["stalled_since_ns"] = 0  # the producer that waited is dead
     entries = [*control.readers(is_alive), *control.durables(is_alive)]
+    flags = control.half("flags")
+    is_over = not flags & RESUMABLE or control.word("over") != 0
     return stream_statistics(
         os.path.basename(found.path),
-        (slots, capacity, control.half("flags")),
+        (slots, capacity, flags),
         tuple(counts.values()),
         len(sending),
         entries,
+        is_ended=not sending and is_over,
     )
 
 

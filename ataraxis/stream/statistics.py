@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -80,6 +80,15 @@ class StreamStatistics:
     """Producers alive, or not yet found dead."""
     readers: tuple[ReaderStatistics, ...]
     """Readers, and durable readers that are detached."""
+    is_ended: bool = False
+    """Whether no producer lives, and none may go on with the stream."""
+
+    @property
+    def state(self) -> Literal["live", "ended", "waits for its producer"]:
+        """'waits for its producer': it has none now, and one may resume it."""
+        if self.producers:
+            return "live"
+        return "ended" if self.is_ended else "waits for its producer"
 
     @property
     def detached(self) -> tuple[str, ...]:
@@ -127,6 +136,7 @@ def read_statistics(
         tuple(words),
         len(snapshot.producers(participant)),
         snapshot.readers(participant),
+        is_ended=snapshot.is_over(participant),
     )
 
 
@@ -136,6 +146,8 @@ def stream_statistics(
     words: tuple[int, ...],
     producers: int,
     entries: Iterable[tuple[Any, ...]],
+    *,
+    is_ended: bool,
 ) -> StreamStatistics:
     """Return the statistics of a stream with these control words.
 
@@ -181,6 +193,7 @@ def stream_statistics(
         gaps,
         producers,
         tuple(readers),
+        is_ended,
     )
 
 

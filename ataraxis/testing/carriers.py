@@ -122,6 +122,14 @@ class FakeNetwork:
         self.changed.notify_all()
         return one
 
+    def end_channels(self, me: str, peer: str) -> None:
+        """End the channels of a carrier to another host."""
+        with self.changed:
+            for channel in self._channels:
+                if (channel.me, channel.peer) == (me, peer):
+                    channel.end("the other host was dropped")
+            self.changed.notify_all()
+
     def leave(self, carrier: FakeCarrier) -> None:
         """Unregister a carrier, and end its channels."""
         with self.changed:
@@ -283,6 +291,10 @@ class FakeCarrier:
             if there.host != host:
                 raise HostUnavailable(f"{address} is host {there.host}, not {host}")
             return network.joined(self.host, there, name)
+
+    def drop(self, host: str) -> None:
+        """End every channel of a host; as `Carrier.drop`."""
+        self._network.end_channels(self.host, host)
 
     def close(self) -> None:
         """Stop listening and close every channel."""
@@ -538,6 +550,18 @@ class CarrierContract:
                 for end in ends:
                     assert self.closed(end)
                 assert carriers[closing].accept(0.1) is None
+
+    def test_dropping_a_host_ends_its_channels(self) -> None:
+        """At both ends, whichever side drops the other; not those of other hosts."""
+        for dropping in (0, 1):
+            with self.make("acq", "gpu", "behaviour") as carriers:
+                ends = self.opened(carriers[0], carriers[1])
+                others = self.opened(carriers[0], carriers[2])
+                carriers[dropping].drop(("gpu", "acq")[dropping])
+                for end in ends:
+                    assert self.closed(end)
+                others[0].send(b"still here", WAIT_S)
+                assert self.read(others[1], 10) == b"still here"
 
     def test_a_host_that_is_not_there(self) -> None:
         """The error names it, its address, and what to do."""

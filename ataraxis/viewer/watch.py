@@ -117,7 +117,7 @@ class StreamWatch:
             "age_s": found.age_s,
             "lost": lost,
             "is_stalled": found.is_stalled,
-            "is_ended": not found.producers,
+            "is_ended": found.is_ended,
             "readers": [_reader(r) for r in found.readers if r.label != LABEL],
             "viewers": sum(r.label == LABEL for r in found.readers),
         }

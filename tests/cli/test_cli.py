@@ -182,6 +182,20 @@ def damage(context: Path, name: str, at: int, data: bytes) -> None:
         file.write(data)
 
 
+def test_a_stream_that_waits_for_its_producer_has_not_ended() -> None:
+    Producer("again", 64, 4, resume=True).leave()
+    for text in (call("ls"), call("top", "--once", "--interval", "0.01")):
+        said = " ".join(text.split())
+        assert "ended" not in said
+        assert "waits for" in said
+    with Producer("again", 64, 4, resume=True) as producer:
+        assert "waits for" not in call("ls")
+        producer.end()
+        assert "ended" in call("ls")
+        assert "waits for" not in call("top", "--once", "--interval", "0.01")
+        producer.unlink()
+
+
 def test_ls_lists_damaged_and_foreign_files_with_their_problem(context: Path):
     (context / "note").write_text("no segment")
     (context / "empty").touch()

@@ -719,3 +719,76 @@ def pump(into: int, said: int, first: int) -> None:
         os.write(into, memoryview(buffer)[:stop])
         while select.select([said], [], [], 0)[0]:
             outflow.release(struct.unpack("<Q", os.read(said, 8))[0])
+
+
+def test_numbers_that_never_had_a_frame_are_not_lost() -> None:
+    """A shared stream skips slots that a viewer holds: their numbers are passed."""
+    with Producer("s", 64, 8, shared=True) as a:
+        sender, view = Consumer("s", policy="lossless"), Consumer("s", policy="lossy")
+        outflow = RingToBuffer(sender)
+        held = []
+        for k in range(8):
+            a.send(b"%d" % k)
+            held.append(view.receive())
+        assert outflow.take(ALL) == (8, OK)
+        assert outflow.release(8) == 8
+        for k in range(4):
+            a.send(b"%d" % k)
+        assert outflow.take(ALL) == (4, EMPTY)
+        assert outflow.release(10) == 2
+        for k in range(2):
+            a.send(b"%d" % k)  # behind the slots that are held
+        assert a.statistics().skipped == 4
+        assert outflow.take(ALL) == (2, EMPTY), "a hole is no loss"
+        buffer = bytearray(4096)
+        end, after, status = outflow.copy(10, buffer, 0)
+        numbers = []
+        with Producer("t", 64, 32, resume=True, first_sequence=10) as b:
+            inflow = BufferToRing(b)
+            reader = Consumer("t", policy="lossless")
+            assert (after, status) == (12, LAPPED)
+            assert inflow.write(buffer, 0, end) == (end, OK)
+            assert outflow.missing(12) == 4
+            inflow.skip(12, 4)
+            assert inflow.next == 16
+            end, after, status = outflow.copy(16, buffer, 0)
+            assert (after, status) == (18, OK)
+            assert inflow.write(buffer, 0, end) == (end, OK)
+            while (frame := reader.receive(blocking=False)) is not None:
+                numbers.append(frame.sequence)
+                frame.release()
+            assert numbers == [10, 11, 16, 17]
+            assert reader.dropped_count == 0
+            assert b.statistics().sent == 4
+            inflow.lose(18, 2)
+            assert inflow.write(wire_bytes(20), 0, 65) == (65, OK)
+            assert reader.receive(timeout=5).sequence == 20
+            assert reader.dropped_count == 2
+            reader.close()
+            b.unlink()
+        for frame in held:
+            frame.release()
+        sender.close()
+        view.close()
+        a.unlink()
+
+
+def wire_bytes(sequence: int) -> bytes:
+    """Return a frame of one byte as it comes from another machine."""
+    return Frame.from_value(b"x", sequence=sequence, source=1).to_bytes()
+
+
+def test_a_skip_is_forgotten_with_its_agent() -> None:
+    """It is in the ring with the next frame: before, the number is asked for again."""
+    with Producer("t", 64, 8, resume=True) as b:
+        inflow = BufferToRing(b)
+        inflow.write(wire_bytes(0), 0, 65)
+        inflow.skip(1, 3)
+        assert inflow.next == 4
+        assert BufferToRing(b).next == 1
+        assert write(inflow, wire_bytes(5))[1] == GAP
+        assert write(inflow, wire_bytes(2)) == (65, OK)
+        assert inflow.repeated == 1
+        with pytest.raises(ValueError, match="cannot be skipped"):
+            inflow.skip(5, 1)
+        b.unlink()

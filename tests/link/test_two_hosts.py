@@ -31,6 +31,7 @@ from ataraxis.errors import (
     SegmentExists,
 )
 from ataraxis.log.archive import LogArchive
+from ataraxis.log.verification import verify
 from ataraxis.stream.inspector import Inspector
 
 pytest.importorskip("cryptography", reason="certificates need cryptography")
@@ -213,6 +214,43 @@ def test_a_viewer_gates_nothing(lab: Lab, names: None, policy: str) -> None:
                     frame.release()
             assert seen == 1999
         assert Inspector("camera", lab["acq"].context).statistics().stalled_s == 0
+
+
+def test_slots_that_a_shared_stream_skips_are_no_losses(
+    lab: Lab, names: None, tmp_path
+) -> None:
+    """Their numbers never had a frame; nothing counts them, here or there."""
+    gpu = lab["gpu"]
+    with (
+        camera(lab, shared=True) as producer,
+        mirror_of(lab) as mirror,
+        reader_of(lab) as reader,
+        Consumer("camera", context=lab["acq"].context, policy="lossy") as viewer,
+        Recorder("camera", tmp_path / "log", context=gpu.context) as recorder,
+    ):
+        held, seen, numbers = [], [], []
+        for k in range(100):
+            send(producer, k)
+            if k < 8:
+                held.append(viewer.receive(timeout=20))
+            with reader.receive(timeout=20) as frame:
+                seen.append(int(frame.array[0]))
+                numbers.append(frame.sequence)
+        assert seen == [*range(100)]
+        assert numbers != seen
+        skipped = producer.statistics().skipped
+        assert skipped > 20
+        assert reader.dropped_count == 0
+        found = mirror.statistics()
+        assert (found.frames, found.lost, found.repeated) == (100, 0, 0)
+        wait_until(lambda: recorder.statistics()["camera"].frames == 100, 20)
+        assert recorder.statistics()["camera"].lost == 0
+        for frame in held:
+            frame.release()
+        state = Inspector("camera", gpu.context).statistics()
+        assert state.sent == 100
+    (report, *_) = verify(tmp_path / "log").sources
+    assert (report.expected, report.received, report.missing) == (100, 100, 0)
 
 
 def test_a_stream_that_is_made_later(lab: Lab, names: None) -> None:
@@ -466,6 +504,37 @@ def test_a_revoked_host_gets_nothing() -> None:
         with camera(lab), pytest.raises(HostUnavailable, match="revoked"):
             Mirror("camera", "acq", context=lab["gpu"].context, timeout=3)
         assert "revoked" in lab["acq"].programs[0].said()
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_a_running_agent_sees_a_revocation(carrier: str) -> None:
+    """Its open channels end, and it is refused from then on; no agent was restarted."""
+    need(carrier, namespaces=False)
+    from ataraxis.cluster import Hosts
+
+    with Lab(carrier=carrier, namespaces=False) as lab:
+        agents = {host.name: host.start_agent() for host in lab.hosts.values()}
+        with (
+            camera(lab) as producer,
+            mirror_of(lab) as mirror,
+            reader_of(lab) as reader,
+        ):
+            send(producer, 1)
+            assert int(reader.receive(timeout=20).array[0]) == 1
+            own = lab["gpu"].hosts_file
+            text = own.read_text()
+            Hosts.load(lab["acq"].hosts_file).revoke("gpu")
+            own.write_text(text)  # as on a machine that was stolen
+            wait_until(
+                lambda: not mirror.statistics().is_connected
+                and "revoked" in mirror.statistics().problem,
+                20, "a refusal",
+            )  # fmt: skip
+            assert "host gpu is revoked" in agents["acq"].said()
+            send(producer, 2)
+            with pytest.raises(TimeoutError):
+                reader.receive(timeout=1.5)
+        assert "Traceback" not in agents["acq"].said()
 
 
 # ---- life

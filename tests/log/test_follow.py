@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import Command
 from deadline import wait_until
 
 from ataraxis import LogArchive, Producer, Recorder
-from ataraxis.errors import StreamExists
+from ataraxis.errors import AtaraxisError, StreamExists
 from ataraxis.log.journal.input import InputFile
 from ataraxis.log.journal.page import files_of
 from ataraxis.log.verification import verify
@@ -172,7 +173,7 @@ SENDER = """
 import sys, time
 import numpy as np
 from ataraxis import Producer
-from ataraxis.errors import StreamExists
+from ataraxis.errors import AtaraxisError, StreamExists
 context, first = sys.argv[1], int(sys.argv[2])
 while True:
     try:
@@ -274,3 +275,28 @@ def test_a_stream_that_a_dead_follower_has_not_read_is_not_replaced(
         send(context, 3, 1)
         wait_until(lambda: recorder.statistics()["camera"].parts == 2, 20)
     assert values(directory) == [1, 2, 3]
+
+
+def test_the_command_line_follows(tmp_path: Path) -> None:
+    """`ataraxis record --follow`: two programs of one name, until a signal."""
+    log = tmp_path / "log"
+    with Command("record", "parts", "--follow", "-o", str(log)) as running:
+        running.expect("it heeds signals")
+        for part in range(2):
+            with Producer("parts", shape=(2,), dtype="i8") as producer:
+                producer.wait_for_subscribers(1, timeout=30)
+                for k in range(10):
+                    producer.send(np.full(2, 10 * part + k), timeout=20)
+        wait_until(lambda: _frames(log) == 20, 30, "both parts on the disk")
+        running.process.send_signal(signal.SIGINT)
+        code, output = running.end()
+    assert code == 0, output
+    assert "parts: 20 frames recorded, 0 lost" in output
+
+
+def _frames(log: Path) -> int:
+    try:
+        with LogArchive(log) as archive:
+            return len(archive.read("parts").data)
+    except (OSError, AtaraxisError, ValueError, KeyError):
+        return 0
