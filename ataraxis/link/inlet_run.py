@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -81,6 +82,8 @@ class MirroredRing(BufferToRing):
         self._begun = self.next
         self._holds = holds
         self._read_at = 0.0
+        self._holes: deque[tuple[int, int]] = deque()
+        """Numbers without a frame here: after how many frames, and how many."""
 
     @property
     def is_holding(self) -> bool:
@@ -114,11 +117,30 @@ class MirroredRing(BufferToRing):
     def recorded(self) -> int | None:
         """Return the number before which durable readers have released all frames.
 
-        None: there is no durable reader.
+        None: there is no durable reader. 0: unknown, they are at frames that an earlier
+        agent has published.
         """
         readers = self._producer.statistics().readers
         lags = [reader.lag for reader in readers if reader.is_durable]
-        return self.next - max(lags) if lags else None
+        if not lags:
+            return None
+        lag, written, last = max(lags), self.frames, self.next
+        while self._holes and self._holes[0][0] < written - self._producer.buffer_count:
+            self._holes.popleft()  # no reader is so far behind
+        if lag > written:
+            return 0
+        # Frames lie one behind the other in the ring, whatever their numbers are.
+        return last - lag - sum(n for at, n in self._holes if at > written - lag)
+
+    def lose(self, first: int, count: int) -> None:
+        """Pass over numbers that are lost; see `BufferToRing.lose`."""
+        super().lose(first, count)
+        self._holes.append((self.frames, count))
+
+    def skip(self, first: int, count: int) -> None:
+        """Pass over numbers that never had a frame; see `BufferToRing.skip`."""
+        super().skip(first, count)
+        self._holes.append((self.frames, count))
 
     def finish(self) -> None:
         """End the stream: its readers learn of it after the last frame."""

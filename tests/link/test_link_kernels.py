@@ -31,6 +31,7 @@ from ataraxis._kernels.link import (
     RingToBuffer,
 )
 from ataraxis.frame import Frame, Header, crc32
+from ataraxis.link.inlet_run import MirroredRing
 from ataraxis.log.account import REFUSED
 from ataraxis.log.journal.reader import JournalReader
 from ataraxis.log.journal.writer import JournalWriter
@@ -792,3 +793,39 @@ def test_a_skip_is_forgotten_with_its_agent() -> None:
         with pytest.raises(ValueError, match="cannot be skipped"):
             inflow.skip(5, 1)
         b.unlink()
+
+
+def test_frames_behind_lost_numbers_are_not_said_to_be_recorded() -> None:
+    with mirror() as producer:
+        ring = MirroredRing(producer, holds=False)
+        assert ring.recorded() is None
+        with Consumer("b", durable="recorder") as recorder:
+            for number in (0, 1, 2):
+                assert write(ring, wire(number))[1] == OK
+            ring.lose(3, 7)
+            assert write(ring, wire(10))[1] == OK
+            ring.skip(11, 2)
+            assert write(ring, wire(13))[1] == OK
+            for number, following in ((0, 1), (1, 2), (2, 10), (10, 13), (13, 14)):
+                assert ring.recorded() == number
+                frame = recorder.receive(timeout=5)
+                assert frame is not None
+                assert frame.sequence == number
+                frame.release()
+                assert ring.recorded() == following
+        producer.unlink()
+
+
+def test_frames_of_an_earlier_agent_are_not_said_to_be_recorded() -> None:
+    with mirror() as first:
+        ring = MirroredRing(first, holds=False)
+        recorder = Consumer("b", durable="recorder")
+        ring.lose(0, 5)
+        assert write(ring, wire(5))[1] == OK
+        again = MirroredRing(first, holds=False)
+        assert write(again, wire(6))[1] == OK
+        assert again.recorded() == 0
+        recorder.receive(timeout=5).release()
+        assert again.recorded() == 6
+        recorder.close()
+        first.unlink()
