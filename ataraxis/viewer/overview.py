@@ -26,6 +26,7 @@ from ataraxis.viewer.levels import (
 if TYPE_CHECKING:
     import xarray as xr
 
+Columns = NDArray[Any]
 _KEPT = 8
 _READ_AT_MOST = 1 << 24
 """A span of fewer bytes is read as it is."""
@@ -41,6 +42,7 @@ class _Opened:
         self.size = _size_of(path)
 
     def close(self) -> None:
+        self.levels.close()
         self.nodes.close()
 
 
@@ -169,9 +171,11 @@ def overview(
             found = _sampled(samples, low, high, begin, end, each)
         else:
             # Whole columns of a level, so that bounds are exact.
-            each = -(-each // BASE) * BASE
-            begin = begin // BASE * BASE
-            found = _of_levels(opened.levels, begin, end, each)
+            level, size = opened.levels.size_for(each)
+            each = -(-each // size) * size
+            zero = opened.levels.begin
+            begin = (begin - zero) // size * size + zero
+            found = _of_levels(opened.levels, level, begin, end, each)
         firsts = begin + each * np.arange(len(found), dtype=np.int64)
         is_sampled = quick and not (each < BASE or nbytes <= _READ_AT_MOST)
         return _labelled(samples, found, firsts, each, low, high, is_sampled)
@@ -194,25 +198,19 @@ def _span(samples: Samples, start: float | None, stop: float | None) -> tuple[in
 
 def _exact(
     samples: Samples, low: int, high: int, begin: int, each: int, columns: int
-) -> NDArray[Any]:
+) -> Columns:
     where = (samples.positions(low, high) - begin) // each
     where = np.maximum.accumulate(where)
     values = samples.read(low, high)
     return np.stack(reduced(values, where, int(where[-1]) + 1), 1)
 
 
-def _of_levels(levels: Levels, begin: int, end: int, each: int) -> NDArray[Any]:
-    """Return columns joined from those of a level that divides them."""
-    factor = each
-    while True:
-        size, level = levels.level(factor)
-        if each % size == 0 and (begin - levels.begin) % size == 0:
-            break
-        factor = size // JOIN if size > BASE else BASE
-        if size == BASE:
-            break
+def _of_levels(levels: Levels, level: int, begin: int, end: int, each: int) -> Columns:
+    """Return columns joined from those of a level, which divides them."""
+    levels.complete()
+    size = BASE * JOIN**level
     first = (begin - levels.begin) // size
-    part = level[first : first + -(-(end - begin) // size)]
+    part = levels.read(level, first, first + -(-(end - begin) // size))
     return joined(part, each // size)
 
 
