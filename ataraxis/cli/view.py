@@ -66,12 +66,13 @@ def view(
 ) -> None:
     """Show streams, readers and pipes while they run; no producer waits for it.
 
-    NAMES are streams, or one directory of a session that is being recorded; all streams
-    of the context by default. Prints the link of the page. It ends with Ctrl-C.
+    NAMES are streams, all of the context by default, or one directory of a session:
+    its streams while it is recorded, else the recording, from hours to single samples.
+    Prints the link of the page. It ends with Ctrl-C.
     """
     from ataraxis.viewer.door import VARIABLE, token_of
     from ataraxis.viewer.server import ViewOptions, serve_until_told
-    from ataraxis.viewer.view import open_in_browser, streams_of
+    from ataraxis.viewer.view import open_in_browser, recording_of, streams_of
 
     if host not in ("127.0.0.1", "localhost"):
         raise click.ClickException(
@@ -79,16 +80,17 @@ def view(
             f"ssh -L {port or 8787}:127.0.0.1:{port or 8787} you@rig"
         )
     with showing_errors(ValueError, ImportError):
-        streams, place = streams_of(names, context)
+        recording = recording_of(names)
+        streams, place = ((), "") if recording else streams_of(names, context)
         options = ViewOptions(
             streams, place, port, fps, history, allow_host, root_path,
-            token_of(token_file),
+            token_of(token_file), recording,
         )  # fmt: skip
         os.environ.pop(VARIABLE, None)
         pages: list[Path] = []
 
         def tell(server: ViewServer) -> None:
-            link = f"{server.url}#seconds={seconds:g}"
+            link = server.url if recording else f"{server.url}#seconds={seconds:g}"
             if as_json:
                 say(json.dumps({"url": link, "port": server.port, "pid": os.getpid()}))
                 return

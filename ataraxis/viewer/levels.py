@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.errors import CorruptFrame
 from ataraxis.log.archive import LogNode, Nodes
 from ataraxis.log.row_times import RowTimes, row_times_of
 from ataraxis.log.rows import TEXT
@@ -84,6 +85,24 @@ class Samples:
     def at(self, rows: Ints) -> NDArray[Any]:
         """Return the times of samples."""
         return self.times.at(rows)
+
+    def few(self, start: int, most: int) -> NDArray[Any]:
+        """Return at most so many samples from `start` on, of one entry of blocks.
+
+        No more of a large entry is read. Empty if it is damaged.
+        """
+        if not self.is_blocks:
+            return self.read(start, min(start + most, len(self)))
+        rows, inner = self.times.blocks.rows_of(  # type: ignore[attr-defined]
+            np.array([start])
+        )
+        number = int(self._series.numbers(rows)[0])
+        try:
+            found = self._series.source.frame(number, verify=False).array
+        except (CorruptFrame, TypeError):
+            return np.empty((0, self.channels), self.dtype)
+        part = found[int(inner[0]) : int(inner[0]) + most]
+        return np.ascontiguousarray(part.reshape(len(part), -1), self.dtype)
 
 
 def _channel_names(series: Any, shape: tuple[int, ...]) -> list[str] | None:
@@ -233,7 +252,8 @@ class Levels:
         return count
 
     def _place(self, sample: int) -> int:
-        return int(self.samples.positions(sample, sample + 1)[0]) - self.begin
+        found = int(self.samples.positions(sample, sample + 1)[0])
+        return found - self.begin
 
     def _join_up(self) -> None:
         """Add the columns of the further levels that have become complete."""
@@ -277,7 +297,7 @@ class Levels:
     def count(self, level: int) -> int:
         """Return how many columns a level has, by what was read so far."""
         base = self._store.counts[0] + (0 if self._open is None else len(self._open))
-        return -(-base // JOIN**level)
+        return int(-(-base // JOIN**level))
 
     def read(self, level: int, start: int, stop: int) -> NDArray[Any]:
         """Return columns of a level, shape (columns, 2, channels), as far as read."""
