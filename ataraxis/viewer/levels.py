@@ -71,7 +71,7 @@ class Samples:
             if self.is_blocks
             else self._series.read(rows)
         )
-        return np.ascontiguousarray(found.reshape(len(found), -1), self.dtype)
+        return np.ascontiguousarray(found.reshape(len(found), self.channels), self.dtype)
 
     def positions(self, start: int, stop: int) -> Ints:
         """Return positions of samples: those of blocks count lost ones, too."""
@@ -102,7 +102,7 @@ class Samples:
         except (CorruptFrame, TypeError):
             return np.empty((0, self.channels), self.dtype)
         part = found[int(inner[0]) : int(inner[0]) + most]
-        return np.ascontiguousarray(part.reshape(len(part), -1), self.dtype)
+        return np.ascontiguousarray(part.reshape(len(part), self.channels), self.dtype)
 
 
 def _channel_names(series: Any, shape: tuple[int, ...]) -> list[str] | None:

@@ -31,7 +31,7 @@ from ataraxis.viewer.watch import describe
 Ints = NDArray[np.int64]
 EVENTS = "events"
 LANE = 600
-"""Bins of the lane of a stream."""
+"""Most bins of the lane of a stream."""
 _ROWS = 1 << 22
 """Of longer streams only every n-th stamp is kept in memory."""
 _READ_AT_MOST = 1 << 24
@@ -141,7 +141,8 @@ class RecordedStream:
 
     def lane(self, end: int) -> list[int]:
         """Return how many frames came in each part of the recording."""
-        edges = np.linspace(self.zero, self.zero + max(end, 1), LANE + 1)
+        bins = int(np.clip(len(self) / 8, 12, LANE))  # of few frames wide ones
+        edges = np.linspace(self.zero, self.zero + max(end, 1), bins + 1)
         counts, _ = np.histogram(self.stamps, edges)
         found: list[int] = (counts * self.step).tolist()
         return found
@@ -209,6 +210,16 @@ class RecordedStream:
         """Share of the samples whose columns are made."""
         return self.levels.until / max(len(self.samples), 1)
 
+    @cached_property
+    def limits(self) -> tuple[int, int]:
+        """When its first sample was, and when behind its last one."""
+        count = len(self.samples)
+        if not count:
+            return 0, 0
+        ends = self.samples.at(np.array([0, count - 1])).astype(np.int64) - self.zero
+        rate = self.about["rate"] if self.samples.is_blocks else None
+        return int(ends[0]), int(ends[1]) + (round(1e9 / rate) if rate else 1)
+
     def _before(self, times: Ints) -> Ints:
         """Return how many samples are before each time since the beginning."""
         wanted = times + self.zero
@@ -220,11 +231,17 @@ class RecordedStream:
     def columns(self, start: int, stop: int, most: int) -> ColumnSpan:
         """Return columns of a span, ns since the beginning; `most` of them, or so.
 
+        Before the stream's first sample and behind its last one there are none.
         Each has the exact minimum and maximum of its samples. An edge of a column of
         many samples lies where one of its level does: at most an eighth of it apart.
         """
-        samples = self.samples
-        length, rate = max(stop - start, 1), self.about["rate"]
+        samples, whole = self.samples, max(stop - start, 1)
+        start, stop = max(start, self.limits[0]), min(stop, self.limits[1])
+        if stop <= start:
+            none = np.empty((0, samples.channels), samples.dtype)
+            return ColumnSpan(start, 1.0, *_drawn(none, none), True, False)
+        length, rate = stop - start, self.about["rate"]
+        most = max(1, round(most * length / whole))
         is_rated = rate is not None and samples.is_blocks
         if is_rated and length * rate * 1e-9 < _CLOSE * most:
             return self._near(start, stop, most, 1e9 / rate)
@@ -238,6 +255,8 @@ class RecordedStream:
             low, high = reduced(values, where, most)
         else:
             low, high, is_exact = self._far(rows)
+        if not is_rated and 0 < rows[0] == rows[1]:  # the last value holds until now
+            low[0] = high[0] = samples.read(int(rows[0]) - 1, int(rows[0]))[0]
         return ColumnSpan(
             start, length / most, *_drawn(low, high), is_exact, bool(is_rated)
         )

@@ -205,7 +205,7 @@ class LiveView:
         child, self._child = self._child, None
         widget, self._widget = self._widget, None
         if widget is not None:
-            widget.feed.close()
+            widget.feed.end()
             widget.close()
         for page in self._pages:
             shutil.rmtree(page.parent, ignore_errors=True)
@@ -269,7 +269,12 @@ class LiveView:
             raise NotConnectedError(
                 "the view was closed: make another, ataraxis.view()"
             )
-        if self._widget is None:
+        if self._widget is None and self.recording:
+            from ataraxis.viewer.recorded_widget import make_recorded_widget
+
+            fps = min(float(self._options["fps"]), _NOTEBOOK_HZ)
+            self._widget = make_recorded_widget(self.recording, self.streams, fps)
+        elif self._widget is None:
             from ataraxis.viewer.widget import make_widget
 
             self._widget = make_widget(

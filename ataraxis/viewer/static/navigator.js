@@ -2,7 +2,7 @@
 
 import {colour} from "./theme.js";
 import {stepOf, timeText} from "./times.js";
-import {countNames, digits} from "./words.js";
+import {countNames} from "./words.js";
 
 const LABEL = 82, RIGHT = 8, LANE = 22, MOST = 6;
 
@@ -69,7 +69,10 @@ export class Navigator {
     this.overlays(c, rows * LANE);
     c.fillStyle = colour("quiet"); c.textBaseline = "alphabetic"; c.textAlign = "center";
     const step = stepOf(this.end, 7);
-    for (let t = 0; t <= this.end; t += step) c.fillText(timeText(t, step), this.x(t), high - 5);
+    for (let t = 0; t <= this.end; t += step) {
+      c.textAlign = this.x(t) > wide - 24 ? "right" : "center";
+      c.fillText(timeText(t, step), Math.min(this.x(t), wide), high - 5);
+    }
   }
 
   lane(c, name, counts, top) {
@@ -126,6 +129,4 @@ export class Navigator {
       this.onLook(held.start + by, held.stop + by);
     }
   }
-
-  get text() { return digits(this.end / 1e9); }
 }

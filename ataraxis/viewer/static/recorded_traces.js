@@ -3,7 +3,7 @@
 import {colour} from "./theme.js";
 import {Traces} from "./traces.js";
 import {stepOf, timeText} from "./times.js";
-import {digits, span, whole} from "./words.js";
+import {digits, span} from "./words.js";
 
 const LEFT = 46, LOST = 1;
 
@@ -18,15 +18,21 @@ export class RecordedTraces extends Traces {
   // Show the columns of a span; while it is moved, the last ones are shown elsewhere.
   show(part, range) {
     this.isAwaited = false;
+    this.range = range;
+    if (!part.count) {
+      this.n = 0;
+      this.canvas?.clearRect(0, 0, this.W, this.H);
+      this.note.textContent = "no samples here";
+      return;
+    }
     this.timeNs = part.timeNs; this.timeOf = 0; this.newest = part.count - 1;
     this.startNs = Number(part.timeNs);
-    this.allot(part, Math.max(part.count, 1), 0);
+    this.allot(part, part.count, 0);
     this.fill(part, 0);
     this.markGaps(part);
     this.note.textContent = "";
     this.scaled = 0;
     this.rescale(true);
-    this.range = range;
     this.label(`${part.channels} channels, ${span((range[1] - range[0]) * 1e-9)}`);
     this.describe();
     this.redraw();
@@ -139,6 +145,4 @@ export class RecordedTraces extends Traces {
     this.readout.textContent =
       `${dim || "channel"} ${this.nameOf(k)}  ·  ${timeText(at, this.ns)}  ·  ${value}`;
   }
-
-  get missedText() { return whole(this.gapsNs.length); }
 }

@@ -9,7 +9,7 @@ import {timeText} from "./times.js";
 import {plural, span, whole} from "./words.js";
 
 const FIRST_TRACES = 3, FIRST_PICTURES = 2, MOST_INTERVALS = 4, MOST_COLUMNS = 8192;
-const LEAST_NS = 1e5, MARGIN = 0.02, WHEEL = 0.0016, SETTLE_MS = 120;
+const LEAST_NS = 1e6, LEAST_SAMPLES = 8, MARGIN = 0.02, WHEEL = 0.0016, SETTLE_MS = 120;
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -135,9 +135,10 @@ export class Recording {
     this.labels = news.labels;
     this.gaps = news.gaps ?? {};
     this.marks = news.marks ?? [];
+    const rates = Object.values(news.labels).map(about => about.rate ?? 0);
+    this.leastNs = Math.min(LEAST_NS, LEAST_SAMPLES * 1e9 / Math.max(1, ...rates));
     this.navigator.begin(news);
     this.whole();
-    this.fillTable();
     this.fillLog();
     const drawn = this.streams.filter(s => s.kind && (!this.chosen.length || this.chosen.includes(s.name)));
     for (const [kind, most] of [["traces", FIRST_TRACES], ["picture", FIRST_PICTURES]])
@@ -145,6 +146,7 @@ export class Recording {
         if (!this.panels.has(s.name)) this.open(s.name, kind);
     this.pictures.hidden = ![...this.panels.values()].some(p => p.kind === "picture");
     this.bins.hidden = !this.streams.length;
+    this.fillTable();
     if (!this.panels.size) this.say({tone: "bad", text: "no stream of numbers or pictures"});
     this.onBegin?.(this.facts);
   }
@@ -258,7 +260,7 @@ export class Recording {
   // Look at a span, ns; it stays within the recording, with a little margin.
   look(start, stop) {
     const end = this.facts.end, most = end * (1 + 2 * MARGIN);
-    const length = Math.min(Math.max(stop - start, LEAST_NS), most);
+    const length = Math.min(Math.max(stop - start, this.leastNs), most);
     const middle = (start + stop) / 2;
     start = Math.min(Math.max(middle - length / 2, -end * MARGIN), end * (1 + MARGIN) - length);
     this.range = [Math.round(start), Math.round(start + length)];
@@ -353,6 +355,11 @@ export class Recording {
     this.pointed = at;
     clearTimeout(this.pointing);
     this.pointing = setTimeout(() => this.send({op: "cursor", at}), 40);
+  }
+
+  end() {
+    this.sizes.disconnect();
+    clearTimeout(this.resizing);
   }
 
   // ---- channels, scale, size
