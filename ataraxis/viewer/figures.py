@@ -50,7 +50,7 @@ def _axis(left: float, scale: float, y: float, length_s: float) -> list[str]:
     """Return five times below a figure; the outer ones stay inside."""
     anchors = ("start", "middle", "middle", "middle", "end")
     return [
-        _text(left + tick * scale, y, span(tick), anchor)
+        _text(left + tick * scale, y, span(tick) if tick else "0 s", anchor)
         for tick, anchor in zip(_ticks(length_s), anchors, strict=True)
     ]
 
@@ -61,8 +61,13 @@ def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
     )
 
 
-def timeline(lanes: Sequence[Lane], length_s: float) -> str:
-    """Return the lanes of streams: how many frames came, and what happened."""
+def timeline(
+    lanes: Sequence[Lane], length_s: float, events: Sequence[Mark] = ()
+) -> str:
+    """Return the lanes of streams: how many frames came, and what happened.
+
+    Events are lines over all lanes.
+    """
     length_s = max(length_s, 1e-9)
     high = _LANE * len(lanes) + 22
     scale = (WIDE - _LEFT - 10) / length_s
@@ -75,10 +80,10 @@ def timeline(lanes: Sequence[Lane], length_s: float) -> str:
         edges = np.linspace(0, length_s, bins + 1)
         counts, _ = np.histogram(lane.times_s, edges)
         top = max(float(np.quantile(counts, 0.98)) if len(counts) else 0.0, 1.0)
-        tall = np.minimum(counts / top, 1.3) * (_LANE - 16)
+        up = np.minimum(counts / top, 1.3) * (_LANE - 16)
         x = _LEFT + (edges[:-1] + length_s / bins / 2) * scale
         shape = "".join(
-            f"L{a:.1f} {base - b:.1f}" for a, b in zip(x, tall, strict=True)
+            f"L{a:.1f} {base - b:.1f}" for a, b in zip(x, up, strict=True)
         )
         parts.append(
             f'<path class="rate" d="M{_LEFT} {base}{shape}L{x[-1]:.1f} {base}z"/>'
@@ -91,6 +96,13 @@ def timeline(lanes: Sequence[Lane], length_s: float) -> str:
                 f'<rect class="{mark.kind}" x="{left:.1f}" y="{base - _LANE + 8}" '
                 f'width="{wide:.1f}" height="{_LANE - 8}">{tip}</rect>'
             )
+    tall = _LANE * len(lanes) - 6
+    for mark in events:
+        left = _LEFT + min(max(mark.start_s, 0), length_s) * scale
+        parts.append(
+            f'<rect class="event" x="{left:.1f}" y="2" width="1" '
+            f'height="{tall}"><title>{plain(mark.text)}</title></rect>'
+        )
     parts += _axis(_LEFT, scale, high - 6, length_s)
     return _svg(WIDE, high, "when frames came, by stream", parts)
 
@@ -146,7 +158,7 @@ def traces(
         Events, s since the first column.
     """
     columns, channels = low.shape
-    step = max(11.0, min(40.0, 420 / max(channels, 1)))
+    step = max(11.0, min(90.0, 420 / max(channels, 1)))
     high_px = step * channels + 26
     x = _LEFT + (np.arange(columns) + 0.5) * (WIDE - _LEFT - 10) / max(columns, 1)
     middle = np.median((low + high)[is_there], 0) / 2 if is_there.any() else low[0]
@@ -185,11 +197,12 @@ def traces(
 
 
 def _reach(low: Floats, high: Floats, is_there: NDArray[np.bool_]) -> float:
-    """Return what the distance of two channels stands for: most columns fit twice."""
+    """Return what the distance of two channels stands for: most of most channels."""
     if not is_there.any():
         return 1.0
-    tall = (high - low)[is_there]
-    return float(np.quantile(tall, 0.98)) or float(tall.max()) or 1.0
+    spread = np.quantile(high[is_there], 0.95, 0) - np.quantile(low[is_there], 0.05, 0)
+    tall = float(np.quantile((high - low)[is_there], 0.98))
+    return max(float(np.median(spread)), tall) or 1.0
 
 
 def _stretches(is_there: NDArray[np.bool_]) -> list[tuple[int, int]]:

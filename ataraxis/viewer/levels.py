@@ -71,7 +71,9 @@ class Samples:
             if self.is_blocks
             else self._series.read(rows)
         )
-        return np.ascontiguousarray(found.reshape(len(found), self.channels), self.dtype)
+        return np.ascontiguousarray(
+            found.reshape(len(found), self.channels), self.dtype
+        )
 
     def positions(self, start: int, stop: int) -> Ints:
         """Return positions of samples: those of blocks count lost ones, too."""
@@ -262,7 +264,9 @@ class Levels:
             done = store.counts[k + 1]
             whole = store.counts[k] // JOIN
             if whole > done:
-                store.append(k + 1, joined(store.read(k, done * JOIN, whole * JOIN), JOIN))
+                store.append(
+                    k + 1, joined(store.read(k, done * JOIN, whole * JOIN), JOIN)
+                )
 
     def _save_sometimes(self) -> None:
         now = time.monotonic()
@@ -372,7 +376,10 @@ class LevelStore:
         self.counts[level] += len(data)
 
     def _write(self, level: int, data: NDArray[Any]) -> None:
-        at, rest = self.counts[level] * self._column, data.reshape(-1).view(np.uint8).data
+        at, rest = (
+            self.counts[level] * self._column,
+            data.reshape(-1).view(np.uint8).data,
+        )
         while len(rest):
             wrote = os.pwrite(self._files[level].fileno(), rest, at)
             at, rest = at + wrote, rest[wrote:]

@@ -25,7 +25,7 @@ from ataraxis.viewer.levels import (
     identity_of,
     reduced,
 )
-from ataraxis.viewer.tap import BIN_COUNT, BINS_A_DECADE, FIRST_BIN, shown_as
+from ataraxis.viewer.tap import BIN_COUNT, BINS_A_DECADE, FIRST_BIN
 from ataraxis.viewer.watch import describe
 
 Ints = NDArray[np.int64]
@@ -373,7 +373,9 @@ def _drawn(low: NDArray[Any], high: NDArray[Any]) -> tuple[NDArray[Any], NDArray
     """Return bounds in the dtype that a bundle carries; what is empty stays so."""
     dtype = drawn_dtype(low.dtype)
     assert dtype is not None
-    return (low, high) if dtype == low.dtype else (low.astype(dtype), high.astype(dtype))
+    return (
+        (low, high) if dtype == low.dtype else (low.astype(dtype), high.astype(dtype))
+    )
 
 
 class RecordedSession:
@@ -422,8 +424,10 @@ class RecordedSession:
         self.end = max(last - self.begin, 1)
         """Length, ns."""
         self.shift_ns = some[0].shift_ns if some else 0
-        self.is_wall = bool(some) and some[0].series is not None and (
-            some[0].series.times.dtype.kind == "M"
+        self.is_wall = (
+            bool(some)
+            and some[0].series is not None
+            and (some[0].series.times.dtype.kind == "M")
         )
         for stream in found:
             stream.zero = self.begin

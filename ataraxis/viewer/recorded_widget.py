@@ -17,6 +17,9 @@ _SHEET = """
 .widget.recorded:focus-visible { outline: 2px solid var(--accent); }
 .widget.recorded .panel { height: auto; }
 .widget.recorded main { padding: 0; }
+@media (max-width: 1120px) {
+  .widget.recorded { height: auto; max-height: 900px; overflow-y: auto; }
+}
 """
 
 

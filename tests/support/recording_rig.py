@@ -24,7 +24,10 @@ def eye(k: int, high: int = 240, wide: int = 320) -> np.ndarray:
         ((y - high / 2) / (high * 0.46)) ** 2 + ((x - wide / 2) / (wide * 0.45)) ** 2
         < 1, 170, 40,
     )  # fmt: skip
-    place = high / 2 + high * 0.2 * np.sin(k / 9), wide / 2 + wide * 0.25 * np.cos(k / 7)
+    place = (
+        high / 2 + high * 0.2 * np.sin(k / 9),
+        wide / 2 + wide * 0.25 * np.cos(k / 7),
+    )
     mouse = np.hypot(y - place[0], x - place[1])
     shade = (light - 160 * np.exp(-((mouse / (high / 20)) ** 2))).clip(0, 255)
     return shade.astype("u1")

@@ -151,9 +151,7 @@ def test_two_that_read_at_once_do_not_write_the_same_files(
     blocks = made()
     write(tmp_path, blocks, 100)
     nodes, node = levels.open_samples(tmp_path, "probe")
-    first = levels.Levels(
-        levels.Samples(node), tmp_path, levels.identity_of(node)
-    )
+    first = levels.Levels(levels.Samples(node), tmp_path, levels.identity_of(node))
     assert first.extend()
     compare(overview(tmp_path, "probe", 50), blocks, 100)
     first.complete()
