@@ -33,6 +33,8 @@ _ABOUT = "about.json"
 _PARTS = 4
 """A column is joined from at least so many of a level."""
 _SAVE_S = 2.0
+_LARGE = 1 << 20
+"""Of entries of more bytes only the part that is needed is read."""
 Ints = NDArray[np.int64]
 
 
@@ -58,6 +60,7 @@ class Samples:
         self.channels = int(np.prod(shape, dtype=np.int64))
         self.attrs = dict(self._series.attrs)
         self.names = _channel_names(self._series, shape)
+        self._is_large = self.is_blocks and self._series.row_bytes > _LARGE
         self.series = self._series
 
     def __len__(self) -> int:
@@ -65,6 +68,8 @@ class Samples:
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Read samples, shape (n, channels): a copy."""
+        if self._is_large and start < stop:
+            return self._read_parts(start, stop)
         rows = slice(start, stop)
         found = (
             self.times.read(rows)  # type: ignore[attr-defined]
@@ -74,6 +79,21 @@ class Samples:
         return np.ascontiguousarray(
             found.reshape(len(found), self.channels), self.dtype
         )
+
+    def _read_parts(self, start: int, stop: int) -> NDArray[Any]:
+        """Read samples of large entries, of which only a part may be needed."""
+        out = np.empty((stop - start, self.channels), self.dtype)
+        at = start
+        while at < stop:
+            row, inner = self.times.blocks.rows_of(  # type: ignore[attr-defined]
+                np.array([at])
+            )
+            number = int(self._series.numbers(row)[0])
+            found = self._series.source.frame(number, verify=False).array
+            part = found[int(inner[0]) : int(inner[0]) + stop - at]
+            out[at - start : at - start + len(part)] = part.reshape(len(part), -1)
+            at += len(part)
+        return out
 
     def positions(self, start: int, stop: int) -> Ints:
         """Return positions of samples: those of blocks count lost ones, too."""

@@ -77,7 +77,7 @@ class _ReportedGap(NamedTuple):
     @property
     def text(self) -> str:
         why = f" ({self.reason})" if self.reason else ""
-        return f"{count(self.count, 'missing frame')}{why}"
+        return f"{count(self.frames, 'missing frame')}{why}"
 
 
 @dataclass

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from view_rig import probe_block
 
 from ataraxis.clock import Anchor
+from ataraxis.frame import crc32
+from ataraxis.frame._header import Header
 from ataraxis.labels import Labels
 from ataraxis.log import JournalWriter
+from ataraxis.log.journal.page import FileHeader
 from ataraxis.session.directory import SessionLog, SessionRecord
 from ataraxis.session.events import EVENT
 from ataraxis.session.verdict import judge
 
 RATE, BLOCK = 10_000, 100
+LONG_RATE = 30_000
 
 
 def eye(k: int, high: int = 240, wide: int = 320) -> np.ndarray:
@@ -88,4 +93,41 @@ def recorded_session(
             wall = str(record.clock.to_datetime64(ns))[:23]
             file.write(f"{wall}Z {ns} {text}\n")
     judge(home, Anchor.take()).to_yaml(home / "verdict.yaml")
+    return home
+
+
+def sparse_recording(folder: Path, blocks: int, channels: int = 160) -> Path:
+    """Write a recording of a probe, `blocks` s, whose samples are holes in a file.
+
+    10,800 blocks are three hours and 104 GB, of which some 100 MB are on the disk.
+    Sample 0 of every 1,000th block is 1,000 plus its number.
+    """
+    home = folder / "long"
+    labels = Labels(
+        "i2", (LONG_RATE, channels), ("time", "channel"),
+        attrs={"sample_rate_hz": LONG_RATE, "units": "uV"},
+    )  # fmt: skip
+    with JournalWriter(home, "probe") as journal:
+        journal.describe(1, "probe", labels)
+        journal.log_block(1, np.zeros((1, *labels.shape), "i2"), time_ns=10**9)
+    (path,) = home.glob("*.axj")
+    head = path.read_bytes()
+    seed = FileHeader.unpack(head[:4096]).seed
+    at = 4096
+    while (header := Header.read(head, at, seed=seed)).source != 1:
+        at += header.nbytes + -header.nbytes % 64
+    payload = head[at + header.nbytes - header.payload_bytes : at + header.nbytes]
+    checksum, step = crc32(payload), header.nbytes + -header.nbytes % 64
+    buffer = bytearray(header.nbytes - header.payload_bytes)
+    path.with_suffix(".axi").unlink()  # it is made again from the headers
+    with path.open("r+b") as file:
+        for k in range(1, blocks):
+            place = at + k * step
+            own = replace(header, sequence=k, time_ns=(k + 1) * 10**9)
+            own.write(buffer, crc=checksum, seed=seed)
+            file.seek(place)
+            file.write(buffer)
+            if k % 1000 == 0:
+                file.write(np.array([1000 + k], "i2").tobytes())
+        file.truncate(at + blocks * step)
     return home

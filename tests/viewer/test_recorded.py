@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 from deadline import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recording_rig import BLOCK, RATE, recorded_session
+from recording_rig import BLOCK, RATE, recorded_session, sparse_recording
 from view_rig import PageProgram, ViewProcess
 
 import ataraxis
 from ataraxis.errors import BadMessage
 from ataraxis.viewer import bundle, recorded
+from ataraxis.viewer.levels import Samples
 from ataraxis.viewer.recorded import RecordedSession, RecordedStream
 from ataraxis.viewer.recorded_page import RecordedPage, RecordedPump
 from ataraxis.viewer.view import recording_of
@@ -241,3 +243,43 @@ def test_what_is_a_recording(home: Path, tmp_path: Path) -> None:
     with ataraxis.view(home) as view:
         assert repr(view).startswith("<View of recording")
         assert "/recording.html" in view.url
+
+
+@pytest.mark.slow
+def test_three_hours_and_a_hundred_gigabytes_open_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Little of it is read, whatever the span; the columns of a level are in files."""
+    home = sparse_recording(tmp_path, 10_800)
+    assert sum(f.stat().st_size for f in home.iterdir()) > 100e9
+    read = [0]
+    for name in ("read", "few"):
+        original = getattr(Samples, name)
+
+        def counted(self: Any, start: int, stop: int, original: Any = original) -> Any:
+            found = original(self, start, stop)
+            read[0] += found.nbytes
+            return found
+
+        monkeypatch.setattr(Samples, name, counted)
+    session = RecordedSession(home)
+    assert session.end == 10_800 * 10**9 - round(1e9 / 30_000)
+    stream = session.streams["probe"]
+    for share in (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
+        start, length = session.end // 3, int(session.end * share)
+        read[0] = 0
+        seen = stream.columns(start, start + length, 1000)
+        assert 0 < len(seen.low) <= 1002
+        assert read[0] < 300e6
+        assert seen.is_exact == (share <= 1e-4)
+    # A single sample, hours from the beginning.
+    at = 7000 * 10**9
+    seen = stream.columns(at - 2 * 10**6, at + 2 * 10**6, 1000)
+    assert seen.high.max() == 8000
+    assert (seen.high[:, 0] == 8000).sum() == 1
+    for _ in range(3):
+        assert stream.levels.extend()
+    assert 0 < stream.share < 0.01
+    session.close()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert memory < 6e6, "kB: the files are mapped"
