@@ -18,7 +18,9 @@ _SHEET = """
 .widget.recorded .panel { height: auto; }
 .widget.recorded main { padding: 0; }
 @media (max-width: 1120px) {
-  .widget.recorded { height: auto; max-height: 900px; overflow-y: auto; }
+  .widget.recorded { height: auto; }
+  .widget.recorded #view, .widget.recorded main { flex: none; }
+  .widget.recorded .column { flex: none; }
 }
 """
 

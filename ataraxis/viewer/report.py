@@ -20,7 +20,15 @@ from ataraxis.log.fits import load_fit
 from ataraxis.log.verification import verify as check
 from ataraxis.session.directory import SessionFolder, SessionRecord
 from ataraxis.session.verdict import judge
-from ataraxis.viewer.figures import Lane, Mark, intervals, timeline, traces
+from ataraxis.viewer.figures import (
+    COLOURS,
+    FIGURES,
+    Lane,
+    Mark,
+    intervals,
+    timeline,
+    traces,
+)
 from ataraxis.viewer.overview import forget, overview
 from ataraxis.viewer.recorded import size_of
 
@@ -35,11 +43,10 @@ _AROUND_S = 0.25
 _TEXT_BYTES = 1 << 16
 _FRAMES = 1 << 21
 """Of longer streams some frames are left out of the lanes."""
-STYLE = """
-:root{color-scheme:light dark;--t:#1b1b2a;--m:#64648a;--g:#fff;--p:#f4f6f8;--l:#dfe1ea;
---rate:#7fb0e8;--good:#0a7a44;--goodp:#d8f3e2;--bad:#b3261e;--badp:#fbe0dd}
-@media(prefers-color-scheme:dark){:root{--t:#e8e8f2;--m:#a0a0c0;--g:#15151f;--p:#1e1e2b;
---l:#33334a;--rate:#4d83c4;--good:#7fe0ab;--goodp:#123822;--bad:#ff9d94;--badp:#4a1a17}}
+STYLE = (
+    COLOURS
+    + FIGURES
+    + """
 body{font:15px/1.5 system-ui,sans-serif;color:var(--t);background:var(--g);
 max-width:1060px;margin:30px auto;padding:0 24px}
 h1{font-size:26px;margin:0}h2{font-size:17px;margin:36px 0 8px}
@@ -48,9 +55,7 @@ border-radius:18px;font-weight:600;margin-top:10px;color:var(--good);
 background:var(--goodp)}.verdict.bad{color:var(--bad);background:var(--badp)}
 figure{margin:0 0 14px;background:var(--p);border-radius:8px;padding:10px}
 figure img{max-width:100%}svg{display:block;width:100%}td svg{width:260px}
-svg text{font:11px system-ui,sans-serif;fill:var(--m)}.rate{fill:var(--rate)}
-.event{fill:#d28c3c;fill-opacity:.55}.gap{fill:#d92b2b;fill-opacity:.7}.wait{fill:#e0a100}
-.note{fill:#8a5cd6}table{border-collapse:collapse}th{font-weight:400;text-align:left}
+table{border-collapse:collapse}th{font-weight:400;text-align:left}
 td,th{padding:5px 18px 5px 0;border-bottom:1px solid var(--l);vertical-align:middle}
 .n{text-align:right;font-variant-numeric:tabular-nums}
 .no{color:var(--bad);font-weight:600}
@@ -58,6 +63,7 @@ pre{background:var(--p);border-radius:8px;padding:12px;overflow-x:auto;font-size
 li{margin:2px 0}
 @media print{body{margin:0;max-width:none}figure,pre{break-inside:avoid}}
 """
+)
 
 
 _POLICY = (
