@@ -172,8 +172,10 @@ def _traces(
     low, high = seen.low[:, which].astype("f8"), seen.high[:, which].astype("f8")
     is_there = np.asarray((low <= high).any(1))
     low[~is_there] = high[~is_there] = 0
-    if not seen.are_lost:  # no sample was due
-        low, high, is_there = low[is_there], high[is_there], is_there[is_there]
+    if not seen.are_lost and is_there.any():  # no sample was due: the last one holds
+        before = np.maximum.accumulate(np.where(is_there, np.arange(len(low)), 0))
+        low, high = low[before], high[before]
+        is_there = np.arange(len(low)) >= np.argmax(is_there)
     marks = [
         Mark((e["time_ns"] - start) / 1e9, 0, "event", e["name"])
         for e in session.events_in(start, stop)[:20]

@@ -21,7 +21,8 @@ from ataraxis.viewer.widget import KernelFeed
 pytest.importorskip("playwright.sync_api", reason="no playwright")
 
 SHOTS = os.environ.get("ATARAXIS_SHOTS")
-"""Directory for pictures; none by default."""
+"""Directory for pictures, docs/howto for those that are kept; none by default."""
+pytestmark = pytest.mark.slow
 LOST = tuple(range(900, 960))
 RANGE = "recording.range"
 
@@ -49,7 +50,7 @@ class Shown(Seen):
     [
         ("dark", 1600),
         ("light", 900),
-        pytest.param("light", 1600, marks=pytest.mark.slow),
+        ("light", 1600),
     ],
 )
 def test_a_recording_is_shown(home: Path, scheme: str, wide: int) -> None:
@@ -77,8 +78,9 @@ def test_a_recording_is_shown(home: Path, scheme: str, wide: int) -> None:
         assert view.token not in page.url
         if SHOTS:
             page.wait_for_timeout(700)
+            size = f"-{wide}" if wide < 1600 else ""
             page.screenshot(
-                path=f"{SHOTS}/recording-{scheme}-{wide}.png", full_page=True
+                path=f"{SHOTS}/recording-{scheme}{size}.png", full_page=True
             )
         assert seen.said == []
 
@@ -259,7 +261,7 @@ def test_the_report_is_read_in_the_light_in_the_dark_and_printed(
         assert [url for url in asked if not url.startswith("data:")] == [made.as_uri()]
         assert said == []
         if SHOTS:
-            page.screenshot(path=f"{SHOTS}/report-{scheme}.png", full_page=True)
+            page.screenshot(path=f"{SHOTS}/report-{scheme}.png")
         page.emulate_media(media="print")
         least, what = page.evaluate(CONTRASTS)[0]
         assert least >= 4.5, f"printed: {what}"
