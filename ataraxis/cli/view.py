@@ -107,28 +107,3 @@ def view(
         finally:
             for page in pages:
                 shutil.rmtree(page.parent, ignore_errors=True)
-
-
-@click.command(short_help="Write what SESSION holds as one HTML file.")
-@click.argument("session", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path),
-    help="The file; by default report.html in SESSION.",
-)  # fmt: skip
-@click.option("--verify", is_flag=True, help="Read and check every byte first.")
-@click.option("--open", "opens", is_flag=True, help="Open it in a browser.")
-def report(session: Path, output: Path | None, verify: bool, opens: bool) -> None:
-    """Write the verdict of SESSION, its timeline, streams, events and log.
-
-    The file contains everything: no script, no request. The exit code is 1 if the
-    session is not to be trusted.
-    """
-    from ataraxis.viewer.report import write_report
-
-    with showing_errors():
-        path, good = write_report(session, output, verify=verify)
-    say(str(path))
-    if opens:
-        click.launch(str(path))
-    if not good:
-        raise SystemExit(1)

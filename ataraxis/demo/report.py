@@ -38,7 +38,6 @@ from ataraxis.session.trials import around
 from ataraxis.session.verdict import Verdict
 from ataraxis.shm.context import Context
 from ataraxis.stream import Consumer
-from ataraxis.viewer.plot import plot as draw_session
 
 # ---- the plot, if matplotlib is installed
 
@@ -303,6 +302,8 @@ class Summary:
 
     def _drawn(self, tree: xr.DataTree, plot: Path) -> None:
         """Draw the session, which needs no library, and the kill by matplotlib."""
+        from ataraxis.viewer.plot import plot as draw_session
+
         picture = draw_session(self._path, plot.with_suffix(".svg"))
         self._out.print(f"picture: {picture}", markup=False, soft_wrap=True)
         try:

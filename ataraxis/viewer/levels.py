@@ -360,7 +360,7 @@ class LevelStore:
         self._column = 2 * samples.channels * samples.dtype.itemsize
 
     def load(self, total: int) -> dict[str, Any] | None:
-        """Return what is known of the files; None: they are made anew."""
+        """Return what is known of the files; None: they are made again."""
         try:
             known = json.loads((self._folder / _ABOUT).read_text())
             counts = [int(count) for count in known["columns"]]
@@ -405,7 +405,7 @@ class LevelStore:
             at, rest = at + wrote, rest[wrote:]
 
     def _open(self) -> None:
-        """Open the files to be written; those that are not known are made anew."""
+        """Open the files to be written; those that are not known are made again."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self._folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)

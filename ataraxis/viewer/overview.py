@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Columns = NDArray[Any]
 _KEPT = 8
 _READ_AT_MOST = 1 << 24
+_FEW = 300
+"""Samples of a column that a quick overview reads, of one entry."""
 """A span of fewer bytes is read as it is."""
 
 
@@ -221,19 +223,22 @@ def _sampled(
     count = -(-(end - begin) // each)
     out = np.empty((count, 2, samples.channels), samples.dtype)
     out[:, 0], out[:, 1] = empty_bounds(samples.dtype)
-    few = max(1, min(each, 64))
+    few = max(1, min(each, _FEW))
     guesses = low + (np.arange(count) * (high - low)) // count
-    for at in guesses.tolist():
-        stop = min(at + few, high)
-        where = (samples.positions(at, stop) - begin) // each
-        values = samples.read(at, stop)
-        for own in np.unique(where).tolist():
-            bounds = reduced(
-                values[where == own], np.zeros((where == own).sum(), int), 1
-            )
-            least, most = bounds[0][0], bounds[1][0]
-            out[own, 0] = np.minimum(out[own, 0], least)
-            out[own, 1] = np.maximum(out[own, 1], most)
+    heads = (_positions_at(samples, guesses) - begin).tolist()
+    for at, head in zip(guesses.tolist(), heads, strict=True):
+        values = samples.few(at, min(few, high - at))
+        where = np.arange(head, head + len(values)) // each  # none is lost in an entry
+        if not samples.is_blocks:
+            where = (samples.positions(at, at + len(values)) - begin) // each
+        if not len(values):
+            continue
+        first = int(where[0])
+        last = min(int(where[-1]), count - 1)
+        lows, highs = reduced(values, where - first, int(where[-1]) - first + 1)
+        for own in range(first, last + 1):
+            out[own, 0] = np.minimum(out[own, 0], lows[own - first])
+            out[own, 1] = np.maximum(out[own, 1], highs[own - first])
     return out
 
 

@@ -1,4 +1,4 @@
-"""Draw a session: the command plot."""
+"""What a session holds, as a page or a drawing: commands report and plot."""
 
 from __future__ import annotations
 
@@ -7,6 +7,31 @@ from pathlib import Path
 import click
 
 from ataraxis.cli.options import say, showing_errors
+
+
+@click.command(short_help="Write what SESSION holds as one HTML file.")
+@click.argument("session", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path),
+    help="The file; by default report.html in SESSION.",
+)  # fmt: skip
+@click.option("--verify", is_flag=True, help="Read and check every byte first.")
+@click.option("--open", "opens", is_flag=True, help="Open it in a browser.")
+def report(session: Path, output: Path | None, verify: bool, opens: bool) -> None:
+    """Write the verdict of SESSION, its timeline, streams, events and log.
+
+    The file contains everything: no script, no request. The exit code is 1 if the
+    session is not to be trusted.
+    """
+    from ataraxis.viewer.report import write_report
+
+    with showing_errors():
+        path, good = write_report(session, output, verify=verify)
+    say(str(path))
+    if opens:
+        click.launch(str(path))
+    if not good:
+        raise SystemExit(1)
 
 
 @click.command(short_help="Draw SESSION, or its trials, as one SVG file.")
