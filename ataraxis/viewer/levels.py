@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 
 from ataraxis.errors import CorruptFrame
 from ataraxis.log.archive import LogNode, Nodes
+from ataraxis.log.fits import POSITIONS, load_fit
 from ataraxis.log.row_times import RowTimes, row_times_of
 from ataraxis.log.rows import TEXT
+from ataraxis.log.series import Series
 
 BASE, JOIN, LEVELS = 32, 8, 7
 FOLDER = ".ataraxis-overview"
@@ -33,6 +35,8 @@ _ABOUT = "about.json"
 _PARTS = 4
 """A column is joined from at least so many of a level."""
 _SAVE_S = 2.0
+_FITTED = 20_000
+"""More frames take seconds to be fitted."""
 _LARGE = 1 << 20
 """Of entries of more bytes only the part that is needed is read."""
 Ints = NDArray[np.int64]
@@ -42,12 +46,17 @@ class Samples:
     """The samples of one stream of a recording, by number: values and positions.
 
     Samples of more than one dimension are flattened: a channel is one value of them.
+    With `is_quick`, blocks without a saved fit that would take long to be fitted have
+    the times of the host.
     """
 
-    def __init__(self, node: LogNode) -> None:
+    def __init__(self, node: LogNode, *, is_quick: bool = False) -> None:
         self.name = node.name
         self._series = node.series(verify=False)
-        self.times: RowTimes = row_times_of(self._series)
+        self.is_fitted = not (is_quick and _takes_long(self._series))
+        """Whether times are fitted, as far as they can be."""
+        kind = None if self.is_fitted else "host"
+        self.times: RowTimes = row_times_of(self._series, kind)
         dtype = self._series.dtype
         if dtype == TEXT or dtype.kind not in "iufb":
             raise ValueError(
@@ -125,6 +134,15 @@ class Samples:
             return np.empty((0, self.channels), self.dtype)
         part = found[int(inner[0]) : int(inner[0]) + most]
         return np.ascontiguousarray(part.reshape(len(part), self.channels), self.dtype)
+
+
+def _takes_long(series: Series) -> bool:
+    """Return whether blocks have no usable fit, and are too many to be fitted now."""
+    if not series.is_blocks or len(series) <= _FITTED:
+        return False
+    name = series.info.name or str(series.number)
+    saved = load_fit(Path(series.source.path), name)
+    return saved is None or saved.of != POSITIONS or saved.entries < len(series)
 
 
 def _channel_names(series: Any, shape: tuple[int, ...]) -> list[str] | None:

@@ -41,6 +41,7 @@ _FEW = 512
 _PATIENCE_S = 0.3
 _MOST_GAPS, _MOST_EVENTS, _MOST_TEXT = 1000, 400, 200
 _ODD = 64
+_JITTER_NS = 2e8
 
 
 class ColumnSpan(NamedTuple):
@@ -192,8 +193,8 @@ class RecordedStream:
 
     @cached_property
     def samples(self) -> Samples:
-        """Its samples; the first use fits their times."""
-        return Samples(self.node)
+        """Its samples; the first use finds their times."""
+        return Samples(self.node, is_quick=True)
 
     @cached_property
     def levels(self) -> Levels:
@@ -270,6 +271,8 @@ class RecordedStream:
         times = samples.at(np.arange(low, high)).astype(np.int64) - self.zero
         if len(times) > 1:
             interval = float(np.median(np.diff(times)))
+            if not samples.is_fitted:
+                times = _straight(times, samples.positions(low, high), interval)
         ns = each * interval
         anchor = (float(times[0]) if len(times) else start) - interval / 2
         first = anchor + np.floor((start - anchor) / ns) * ns
@@ -345,6 +348,16 @@ class RecordedStream:
         """Close the files of its columns."""
         if "levels" in self.__dict__:
             self.levels.close()
+
+
+def _straight(times: Ints, positions: Ints, interval: float) -> Ints:
+    """Return times without the jitter of arrivals, if they are near one line."""
+    line = (positions - positions[0]) * interval
+    away = times - line
+    middle = np.median(away)
+    if np.abs(away - middle).max() > _JITTER_NS:
+        return times
+    return np.asarray(np.rint(line + middle), np.int64)
 
 
 def _bisected(low: Ints, high: Ints, times: Ints, at: Callable[[Ints], Ints]) -> Ints:

@@ -273,6 +273,7 @@ class RecordedPump:
             chosen = panel.channels[panel.channels < low.shape[1]]
             low, high = low[:, chosen], high[:, chosen]
         about |= {
+            "is_fitted": stream.samples.is_fitted,
             "is_exact": seen.is_exact, "share": stream.share, "channels": low.shape[1],
             "events": self.session.events_in(*span), "span": span,
         }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,29 @@ def test_long_streams_keep_some_stamps_only(
     same = session.streams["wheel"].columns(10**9, 2 * 10**9, 7)
     np.testing.assert_array_equal(wheel.low, same.low)
     assert sum(n for *_, n in few.streams["probe"].gaps) == len(LOST)
+    few.close()
+
+
+def test_many_frames_without_a_fit_have_the_times_of_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fit of a million frames takes a minute; single samples are still in a row."""
+    monkeypatch.setattr("ataraxis.viewer.levels._FITTED", 10)
+    home = recorded_session(tmp_path, 4, 4, LOST[:5])
+    few = RecordedSession(home)
+    stream = few.streams["probe"]
+    assert stream.samples.is_fitted == (home / "fits").exists()
+    shutil.rmtree(home / "fits", ignore_errors=True)
+    few.close()
+    few = RecordedSession(home)
+    stream = few.streams["probe"]
+    assert not stream.samples.is_fitted
+    seen = stream.columns(10**9, 10**9 + 10**7, 1000)
+    assert seen.ns == 1e5
+    assert (seen.low == seen.high).all(), "one sample a column, and none is empty"
+    whole = stream.columns(0, few.end, 100)
+    _, values = everything(stream)
+    assert whole.low.min() == values.min()
     few.close()
 
 

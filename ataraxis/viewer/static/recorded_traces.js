@@ -90,6 +90,8 @@ export class RecordedTraces extends Traces {
     if (problem) this.about.textContent += `; ${problem}`;
     else if (!isExact)
       this.about.textContent += `; sampled: ${Math.floor(share * 100)} % is read exactly`;
+    if (this.state.is_fitted === false)
+      this.about.textContent += "; times of the host: ataraxis fit makes better ones";
     this.element.classList.toggle("sampled", !isExact);
   }
 
