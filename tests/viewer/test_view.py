@@ -23,6 +23,7 @@ from widget_page import HARNESS, FakeWidget
 import ataraxis
 from ataraxis import Producer
 from ataraxis.errors import NotConnectedError
+from ataraxis.session.directory import SessionFolder
 from ataraxis.viewer.pump import Pump
 from ataraxis.viewer.widget import LOADER, MODULES, KernelFeed, modules, sheet
 
@@ -79,11 +80,21 @@ def _is_running(pid: int) -> bool:
         return False
 
 
-def test_a_session_that_has_ended_is_not_shown(tmp_path: Path) -> None:
+def test_a_session_that_has_ended_is_shown_as_a_recording(tmp_path: Path) -> None:
     with ataraxis.Session("m42", directory=tmp_path) as session:
-        pass
-    with pytest.raises(ValueError, match="has ended, and a view shows what runs"):
-        ataraxis.view(session.directory)
+        assert ataraxis.view(session.directory).recording == ""
+        with pytest.raises(ValueError, match="'m42' is recording: close it before"):
+            session.report()
+    view = ataraxis.view(session.directory)
+    assert view.recording == str(session.directory)
+    assert view.url.partition("?")[0].endswith("/recording.html")
+    view.close()
+    assert session.report(tmp_path / "a.html").name == "a.html"
+    folder = SessionFolder(session.directory)
+    assert folder.report() == session.directory / "report.html"
+    card = folder._repr_html_()
+    assert "trusted" in card
+    assert "events" in card
 
 
 def test_a_browser_is_given_a_file_and_not_the_token(
