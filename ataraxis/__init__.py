@@ -48,6 +48,7 @@ _HOME = {
     "view": "ataraxis.viewer.view",
     "overview": "ataraxis.viewer.overview",
     "report": "ataraxis.viewer.report",
+    "plot": "ataraxis.viewer.plot",
 }
 
 __all__ = sorted(_HOME)

@@ -4,7 +4,7 @@ Strings of unknown origin are escaped. There is no script and no request, and a 
 readable with the style removed, as in a notebook that is not trusted.
 """
 
-from ataraxis.card._card import LIMIT, Card, Cell, Markup, number, plain, span
+from ataraxis.card._card import LIMIT, Card, Cell, Markup, count, number, plain, span
 from ataraxis.card._objects import html_of
 from ataraxis.card._pictures import columns_of, image, sparkline
 
@@ -14,6 +14,7 @@ __all__ = [
     "Cell",
     "Markup",
     "columns_of",
+    "count",
     "html_of",
     "image",
     "number",

@@ -289,6 +289,19 @@ def _session(session: Any) -> Card:
     return _recorded(session.name, about, session.statistics())
 
 
+def _folder(folder: Any) -> Card:
+    """Return the card of the directory of a session, by its small files alone."""
+    record, verdict = folder.record(), folder.verdict()
+    about = ("session", f"of {record.subject}" if record.subject else "")
+    if verdict is not None:
+        return _verdict(verdict, record.name, about)
+    state = "recording" if folder.is_live else "cut off: ataraxis recover judges it"
+    rows = [(name,) for name in record.streams]
+    return Card(
+        record.name, [*about, state], ("stream",), rows, notes=[str(folder.path)]
+    )
+
+
 def _recorded(name: str, about: list[str], found: dict[str, Any]) -> Card:
     rows = [
         (
@@ -440,6 +453,7 @@ KINDS: dict[str, Callable[[Any], Card]] = {
     "received": _received,
     "encoded": _encoded,
     "session": _session,
+    "folder": _folder,
     "verdict": _verdict,
     "pipe": _pipe,
     "run": _run,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ataraxis.cli import datamux, hosts, latency, log, session, tail, view
+from ataraxis.cli import datamux, hosts, latency, log, report, session, tail, view
 from ataraxis.cli.options import as_json_too, in_context, showing_errors
 
 
@@ -153,8 +153,8 @@ def doctor(context: str | None, as_json: bool, host: str | None) -> None:
 for _command in (
     log.record, log.recover, log.verify, log.export, datamux.proxy, datamux.serve,
     datamux.mirror, session.run, session.check, session.fit, session.replay,
-    latency.latency, datamux.info, hosts.hosts, hosts.agent, view.view, view.report,
-    tail.tail, tail.hz,
+    latency.latency, datamux.info, hosts.hosts, hosts.agent, view.view, report.report,
+    tail.tail, tail.hz, report.plot,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -66,12 +66,13 @@ def view(
 ) -> None:
     """Show streams, readers and pipes while they run; no producer waits for it.
 
-    NAMES are streams, or one directory of a session that is being recorded; all streams
-    of the context by default. Prints the link of the page. It ends with Ctrl-C.
+    NAMES are streams, all of the context by default, or one directory of a session:
+    its streams while it is recorded, else the recording, from hours to single samples.
+    Prints the link of the page. It ends with Ctrl-C.
     """
     from ataraxis.viewer.door import VARIABLE, token_of
     from ataraxis.viewer.server import ViewOptions, serve_until_told
-    from ataraxis.viewer.view import open_in_browser, streams_of
+    from ataraxis.viewer.view import open_in_browser, recording_of, streams_of
 
     if host not in ("127.0.0.1", "localhost"):
         raise click.ClickException(
@@ -79,16 +80,17 @@ def view(
             f"ssh -L {port or 8787}:127.0.0.1:{port or 8787} you@rig"
         )
     with showing_errors(ValueError, ImportError):
-        streams, place = streams_of(names, context)
+        recording = recording_of(names)
+        streams, place = ((), "") if recording else streams_of(names, context)
         options = ViewOptions(
             streams, place, port, fps, history, allow_host, root_path,
-            token_of(token_file),
+            token_of(token_file), recording,
         )  # fmt: skip
         os.environ.pop(VARIABLE, None)
         pages: list[Path] = []
 
         def tell(server: ViewServer) -> None:
-            link = f"{server.url}#seconds={seconds:g}"
+            link = server.url if recording else f"{server.url}#seconds={seconds:g}"
             if as_json:
                 say(json.dumps({"url": link, "port": server.port, "pid": os.getpid()}))
                 return
@@ -105,28 +107,3 @@ def view(
         finally:
             for page in pages:
                 shutil.rmtree(page.parent, ignore_errors=True)
-
-
-@click.command(short_help="Write what SESSION holds as one HTML file.")
-@click.argument("session", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path),
-    help="The file; by default report.html in SESSION.",
-)  # fmt: skip
-@click.option("--verify", is_flag=True, help="Read and check every byte first.")
-@click.option("--open", "opens", is_flag=True, help="Open it in a browser.")
-def report(session: Path, output: Path | None, verify: bool, opens: bool) -> None:
-    """Write the verdict of SESSION, its timeline, streams, events and log.
-
-    The file contains everything: no script, no request. The exit code is 1 if the
-    session is not to be trusted.
-    """
-    from ataraxis.viewer.report import write_report
-
-    with showing_errors():
-        path, good = write_report(session, output, verify=verify)
-    say(str(path))
-    if opens:
-        click.launch(str(path))
-    if not good:
-        raise SystemExit(1)

@@ -301,12 +301,16 @@ class Summary:
             self._out.print(f"  {name:<10} {array.dtype} ({sizes})")
 
     def _drawn(self, tree: xr.DataTree, plot: Path) -> None:
+        """Draw the session, which needs no library, and the kill by matplotlib."""
+        from ataraxis.viewer.plot import plot as draw_session
+
+        picture = draw_session(self._path, plot.with_suffix(".svg"))
+        self._out.print(f"picture: {picture}", markup=False, soft_wrap=True)
         try:
             draw(tree, self._scene, plot)
-        except ModuleNotFoundError as error:
-            self._out.print(f"no plot: {error}", markup=False)
-        else:
-            self._out.print(f"plot: {plot}", markup=False)
+        except ModuleNotFoundError:
+            return  # the picture is there
+        self._out.print(f"plot: {plot}", markup=False)
 
     def _played(self, found: Replayed) -> None:
         text = f"replay: {found.seconds:.3g} s at {SPEED:g}x, {found.frames:,} frames, "

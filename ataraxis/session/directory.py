@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("ataraxis", "numpy", "xarray")
 _PATIENCE_S = 5.0
+_REPORT = "ataraxis.viewer.report"
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,20 @@ class SessionFolder:
             return None
         return Verdict.from_yaml(self.verdict_path)
 
+    def report(
+        self, path: str | os.PathLike[str] | None = None, *, verify: bool = False
+    ) -> Path:
+        """Write what it holds, and whether it is whole, as one HTML file.
+
+        Parameters and result are those of `ataraxis.report`: by default the file is
+        ``report.html`` in the directory.
+        """
+        # By its name, as the room of pictures is above that of sessions.
+        written: Path = importlib.import_module(_REPORT).report(
+            self.path, path, verify=verify
+        )
+        return written
+
     def keep_config(self, config: object, name: str = "config.yaml") -> None:
         """Write a `YamlConfig`, or copy a YAML file, into the directory."""
         if isinstance(config, YamlConfig):
@@ -266,6 +282,12 @@ class SessionFolder:
     def is_live(self) -> bool:
         """Whether a process writes it."""
         return self.log_path.is_file() and is_owned(self.log_path)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("folder", self)
 
     def __repr__(self) -> str:
         return f"<SessionFolder {self.path}>"

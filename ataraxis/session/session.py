@@ -462,6 +462,35 @@ class Session:
         self.verdict = verdict
         return verdict
 
+    def report(
+        self, path: str | os.PathLike[str] | None = None, *, verify: bool = False
+    ) -> Path:
+        """Write what was recorded, and whether it is whole, as one HTML file.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            The file; by default ``report.html`` in the session's directory.
+        verify : bool, optional
+            Read and check every byte first, instead of using the verdict.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        ValueError
+            The session is still recording.
+        """
+        if self.verdict is None:
+            raise ValueError(
+                f"session {self.name!r} is recording: close it before its report, or "
+                "look at it with ataraxis.view()"
+            )
+        return self._folder.report(path, verify=verify)
+
     def _check(self) -> None:
         if self._is_over.is_set():
             raise NotConnectedError(f"session {self.name!r} has ended: make another")

@@ -26,8 +26,11 @@ from ataraxis.viewer.levels import (
 if TYPE_CHECKING:
     import xarray as xr
 
+Columns = NDArray[Any]
 _KEPT = 8
 _READ_AT_MOST = 1 << 24
+_FEW = 300
+"""Samples of a column that a quick overview reads, of one entry."""
 """A span of fewer bytes is read as it is."""
 
 
@@ -41,6 +44,7 @@ class _Opened:
         self.size = _size_of(path)
 
     def close(self) -> None:
+        self.levels.close()
         self.nodes.close()
 
 
@@ -169,9 +173,11 @@ def overview(
             found = _sampled(samples, low, high, begin, end, each)
         else:
             # Whole columns of a level, so that bounds are exact.
-            each = -(-each // BASE) * BASE
-            begin = begin // BASE * BASE
-            found = _of_levels(opened.levels, begin, end, each)
+            level, size = opened.levels.size_for(each)
+            each = -(-each // size) * size
+            zero = opened.levels.begin
+            begin = (begin - zero) // size * size + zero
+            found = _of_levels(opened.levels, level, begin, end, each)
         firsts = begin + each * np.arange(len(found), dtype=np.int64)
         is_sampled = quick and not (each < BASE or nbytes <= _READ_AT_MOST)
         return _labelled(samples, found, firsts, each, low, high, is_sampled)
@@ -194,25 +200,19 @@ def _span(samples: Samples, start: float | None, stop: float | None) -> tuple[in
 
 def _exact(
     samples: Samples, low: int, high: int, begin: int, each: int, columns: int
-) -> NDArray[Any]:
+) -> Columns:
     where = (samples.positions(low, high) - begin) // each
     where = np.maximum.accumulate(where)
     values = samples.read(low, high)
     return np.stack(reduced(values, where, int(where[-1]) + 1), 1)
 
 
-def _of_levels(levels: Levels, begin: int, end: int, each: int) -> NDArray[Any]:
-    """Return columns joined from those of a level that divides them."""
-    factor = each
-    while True:
-        size, level = levels.level(factor)
-        if each % size == 0 and (begin - levels.begin) % size == 0:
-            break
-        factor = size // JOIN if size > BASE else BASE
-        if size == BASE:
-            break
+def _of_levels(levels: Levels, level: int, begin: int, end: int, each: int) -> Columns:
+    """Return columns joined from those of a level, which divides them."""
+    levels.complete()
+    size = BASE * JOIN**level
     first = (begin - levels.begin) // size
-    part = level[first : first + -(-(end - begin) // size)]
+    part = levels.read(level, first, first + -(-(end - begin) // size))
     return joined(part, each // size)
 
 
@@ -223,19 +223,22 @@ def _sampled(
     count = -(-(end - begin) // each)
     out = np.empty((count, 2, samples.channels), samples.dtype)
     out[:, 0], out[:, 1] = empty_bounds(samples.dtype)
-    few = max(1, min(each, 64))
+    few = max(1, min(each, _FEW))
     guesses = low + (np.arange(count) * (high - low)) // count
-    for at in guesses.tolist():
-        stop = min(at + few, high)
-        where = (samples.positions(at, stop) - begin) // each
-        values = samples.read(at, stop)
-        for own in np.unique(where).tolist():
-            bounds = reduced(
-                values[where == own], np.zeros((where == own).sum(), int), 1
-            )
-            least, most = bounds[0][0], bounds[1][0]
-            out[own, 0] = np.minimum(out[own, 0], least)
-            out[own, 1] = np.maximum(out[own, 1], most)
+    heads = (_positions_at(samples, guesses) - begin).tolist()
+    for at, head in zip(guesses.tolist(), heads, strict=True):
+        values = samples.few(at, min(few, high - at))
+        where = np.arange(head, head + len(values)) // each  # none is lost in an entry
+        if not samples.is_blocks:
+            where = (samples.positions(at, at + len(values)) - begin) // each
+        if not len(values):
+            continue
+        first = int(where[0])
+        last = min(int(where[-1]), count - 1)
+        lows, highs = reduced(values, where - first, int(where[-1]) - first + 1)
+        for own in range(first, last + 1):
+            out[own, 0] = np.minimum(out[own, 0], lows[own - first])
+            out[own, 1] = np.maximum(out[own, 1], highs[own - first])
     return out
 
 

@@ -55,8 +55,34 @@ class Panel:
     sent_ns: int = 0
 
 
+@dataclass(eq=False, kw_only=True)
+class Credit:
+    """How many bundles a page may be sent: those that it has not drawn are few."""
+
+    tick: int = 0
+    """Bundles sent."""
+    acknowledged: int = 0
+    """The last one that the page has drawn."""
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether it may be sent another bundle."""
+        return self.tick - self.acknowledged < CREDIT
+
+    def next_tick(self) -> int:
+        """Count a bundle; return its number."""
+        self.tick += 1
+        return self.tick
+
+    def acknowledge(self, *, tick: int) -> None:
+        """Note that a bundle, and those before it, were drawn."""
+        if not isinstance(tick, int) or not self.acknowledged <= tick <= self.tick:
+            raise BadMessage(f"tick {tick!r} was not sent")
+        self.acknowledged = tick
+
+
 @dataclass(eq=False)
-class Page:
+class Page(Credit):
     """One open page.
 
     Nothing is queued for it: columns wait in the tap's series, at most a window of
@@ -71,10 +97,6 @@ class Page:
 
     watch: StreamWatch
     panels: dict[int, Panel] = field(default_factory=dict)
-    tick: int = 0
-    """Bundles sent."""
-    acknowledged: int = 0
-    """The last one that the page has drawn."""
     _said: dict[str, str] = field(default_factory=dict)
     _beat_ns: dict[str, int] = field(default_factory=dict)
     _event: int = 0
@@ -83,78 +105,29 @@ class Page:
 
     def hear(self, text: str | bytes) -> None:
         """Take a message of the page; raise `BadMessage`."""
-        if isinstance(text, bytes) or len(text) > MOST_BYTES:
-            raise BadMessage("a message is JSON of at most 4 KiB")
-        try:
-            message = json.loads(text)
-            operation = message.pop("op")
-            _OPERATIONS[operation](self, **message)
-        except BadMessage:
-            raise
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
-            raise BadMessage(f"not a message: {e}") from e
-
-    def acknowledge(self, *, tick: int) -> None:
-        """Note that a bundle, and those before it, were drawn."""
-        if not isinstance(tick, int) or not self.acknowledged <= tick <= self.tick:
-            raise BadMessage(f"tick {tick!r} was not sent")
-        self.acknowledged = tick
+        heard(self, text, _OPERATIONS, MOST_BYTES)
 
     def hide(self, *, panel: int) -> None:
         """Show a panel no longer."""
-        self.panels.pop(_whole(panel, 0, 65535, "panel"), None)
+        self.panels.pop(whole(panel, 0, 65535, "panel"), None)
 
-    def show(
-        self,
-        *,
-        panel: int,
-        kind: str,
-        stream: str,
-        seconds: float = 2.0,
-        columns: int = 1000,
-        channels: list[list[int]] | None = None,
-        raw: bool = False,
-        filter: str = "",  # the protocol's word
-    ) -> None:
-        """Show a panel of a stream from now on; `channels` are ranges."""
-        number = _whole(panel, 1, 65535, "panel")
-        if kind not in ("traces", "picture", "intervals", "spectrogram"):
-            raise BadMessage(f"kind {kind!r} is unknown")
-        if not isinstance(stream, str) or not isinstance(raw, bool):
-            raise BadMessage("stream is a name, and raw a truth")
-        if filter not in FILTERS:
-            raise BadMessage(f"filter must be one of {[*FILTERS]}")
-        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if not is_number or not 0.01 <= seconds <= 3600:
-            raise BadMessage("seconds are 0.01 to 3600")
-        if number not in self.panels and len(self.panels) >= MOST_PANELS:
+    def show(self, **given: Any) -> None:
+        """Show a panel of a stream from now on; see `panel_of`."""
+        panel = panel_of(given)
+        if panel.number not in self.panels and len(self.panels) >= MOST_PANELS:
             raise BadMessage(f"a page has at most {MOST_PANELS} panels")
         self._said.pop("panels", None)
-        self.panels[number] = Panel(
-            number,
-            kind,
-            stream,
-            float(seconds),
-            _whole(columns, 1, MOST_COLUMNS, "columns"),
-            _ranges(channels),
-            raw,
-            filter_name=filter,
-        )
+        self.panels[panel.number] = panel
 
     def look(self, *, panel: int, first: int, last: int) -> None:
         """Send columns `first` to `last` of the past, as far as they are kept."""
-        found = self.panels.get(_whole(panel, 1, 65535, "panel"))
-        first = _whole(first, 0, 2**53, "first")
-        last = _whole(last, first, first + MOST_COLUMNS, "last")
+        found = self.panels.get(whole(panel, 1, 65535, "panel"))
+        first = whole(first, 0, 2**53, "first")
+        last = whole(last, first, first + MOST_COLUMNS, "last")
         if found is not None:
             found.past = first, last
 
     # ---- what it gets
-
-    @property
-    def has_credit(self) -> bool:
-        """Whether it may be sent another bundle."""
-        return self.tick - self.acknowledged < CREDIT
 
     def next_bundle(
         self,
@@ -188,8 +161,7 @@ class Page:
             parts.insert(0, bundle.state(news))
         if not parts:
             return None
-        self.tick += 1
-        return bundle.encode(parts, now_ns(), self.tick)
+        return bundle.encode(parts, now_ns(), self.next_tick())
 
     def _parts(self, panel: Panel, tap: Tap) -> list[Part]:
         if panel.kind == "intervals":
@@ -309,6 +281,63 @@ _OPERATIONS: dict[str, Callable[..., None]] = {
 }
 
 
+def heard(
+    page: Any, text: str | bytes, operations: Mapping[str, Any], most: int
+) -> None:
+    """Do what a message asks a page for; raise `BadMessage`."""
+    if isinstance(text, bytes) or len(text) > most:
+        raise BadMessage("a message is JSON of at most 4 KiB")
+    try:
+        message = json.loads(text)
+        operation = message.pop("op")
+        operations[operation](page, **message)
+    except BadMessage:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+        raise BadMessage(f"not a message: {e}") from e
+
+
+def panel_of(given: dict[str, Any]) -> Panel:
+    """Return the panel of a message "show"; `channels` are ranges [first, end].
+
+    Raises `BadMessage`, or `TypeError` for a field that it does not have.
+    """
+    return _panel(**given)
+
+
+def _panel(
+    *,
+    panel: int,
+    kind: str,
+    stream: str,
+    seconds: float = 2.0,
+    columns: int = 1000,
+    channels: list[list[int]] | None = None,
+    raw: bool = False,
+    filter: str = "",  # the protocol's word
+) -> Panel:
+    number = whole(panel, 1, 65535, "panel")
+    if kind not in ("traces", "picture", "intervals", "spectrogram"):
+        raise BadMessage(f"kind {kind!r} is unknown")
+    if not isinstance(stream, str) or not isinstance(raw, bool):
+        raise BadMessage("stream is a name, and raw a truth")
+    if filter not in FILTERS:
+        raise BadMessage(f"filter must be one of {[*FILTERS]}")
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not 0.01 <= seconds <= 3600:
+        raise BadMessage("seconds are 0.01 to 3600")
+    return Panel(
+        number,
+        kind,
+        stream,
+        float(seconds),
+        whole(columns, 1, MOST_COLUMNS, "columns"),
+        _ranges(channels),
+        raw,
+        filter_name=filter,
+    )
+
+
 def _series_of(panel: Panel, tap: Tap) -> tuple[str, int] | None:
     """Return the series that a panel shows."""
     if panel.kind == "spectrogram":
@@ -317,7 +346,8 @@ def _series_of(panel: Panel, tap: Tap) -> tuple[str, int] | None:
     return tap.series_of(panel.seconds, panel.columns, panel.filter_name)
 
 
-def _whole(value: Any, least: int, most: int, what: str) -> int:
+def whole(value: Any, least: int, most: int, what: str) -> int:
+    """Return a whole number of a message; raise `BadMessage`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadMessage(f"{what} must be a whole number, got {value!r}")
     if not least <= value <= most:
@@ -331,8 +361,8 @@ def _ranges(channels: Any) -> NDArray[np.intp] | None:
         return None
     found: list[int] = []
     for first, end in channels:
-        whole = _whole(first, 0, 65535, "channel"), _whole(end, 0, 65535, "channel")
-        found += range(*whole)
+        pair = whole(first, 0, 65535, "channel"), whole(end, 0, 65535, "channel")
+        found += range(*pair)
     if not 0 < len(found) <= 65535:
         raise BadMessage("channels must be 1 to 65535 in all")
     return np.array(found, np.intp)

@@ -47,6 +47,10 @@ class Pump:
         self._retry_s: dict[str, float] = {}
         self._events = EventTap(context)
 
+    def new_page(self) -> Page:
+        """Return a page that shows nothing yet."""
+        return Page(self.watch)
+
     def look(self, pages: int) -> None:
         """Read what is shown as words; `pages` are open."""
         try:
@@ -101,6 +105,10 @@ class Pump:
     def close(self) -> None:
         """Leave every stream."""
         self.step(())
+
+    def end(self) -> None:
+        """Leave every stream."""
+        self.close()
 
     def _follow(self, name: str) -> None:
         """Open a tap, also if a stream was made again under the name."""

@@ -8,20 +8,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.card import image, plain, span
+from ataraxis.card import count, image, plain, span
 from ataraxis.clock import Anchor
 from ataraxis.log.archive import LogArchive, LogNode, Nodes
 from ataraxis.log.fits import load_fit
 from ataraxis.log.verification import verify as check
 from ataraxis.session.directory import SessionFolder, SessionRecord
 from ataraxis.session.verdict import judge
-from ataraxis.viewer.figures import Lane, Mark, intervals, timeline, traces
+from ataraxis.viewer.figures import (
+    COLOURS,
+    FIGURES,
+    Lane,
+    Mark,
+    intervals,
+    timeline,
+    traces,
+)
 from ataraxis.viewer.overview import forget, overview
+from ataraxis.viewer.recorded import size_of
 
 if TYPE_CHECKING:
     from ataraxis.log.journal.page import Gap
@@ -29,16 +38,15 @@ if TYPE_CHECKING:
     from ataraxis.session.verdict import StreamVerdict, Verdict
 
 EVENTS = "events"
-_CHANNELS, _COLUMNS, _GAPS, _EVENTS = 24, 480, 4, 400
+_CHANNELS, _COLUMNS, _GAPS, _EVENTS, _LINES = 24, 480, 4, 400, 40
 _AROUND_S = 0.25
 _TEXT_BYTES = 1 << 16
 _FRAMES = 1 << 21
 """Of longer streams some frames are left out of the lanes."""
-STYLE = """
-:root{color-scheme:light dark;--t:#1b1b2a;--m:#64648a;--g:#fff;--p:#f4f6f8;--l:#dfe1ea;
---rate:#7fb0e8;--good:#0a7a44;--goodp:#d8f3e2;--bad:#b3261e;--badp:#fbe0dd}
-@media(prefers-color-scheme:dark){:root{--t:#e8e8f2;--m:#a0a0c0;--g:#15151f;--p:#1e1e2b;
---l:#33334a;--rate:#4d83c4;--good:#7fe0ab;--goodp:#123822;--bad:#ff9d94;--badp:#4a1a17}}
+STYLE = (
+    COLOURS
+    + FIGURES
+    + """
 body{font:15px/1.5 system-ui,sans-serif;color:var(--t);background:var(--g);
 max-width:1060px;margin:30px auto;padding:0 24px}
 h1{font-size:26px;margin:0}h2{font-size:17px;margin:36px 0 8px}
@@ -47,9 +55,7 @@ border-radius:18px;font-weight:600;margin-top:10px;color:var(--good);
 background:var(--goodp)}.verdict.bad{color:var(--bad);background:var(--badp)}
 figure{margin:0 0 14px;background:var(--p);border-radius:8px;padding:10px}
 figure img{max-width:100%}svg{display:block;width:100%}td svg{width:260px}
-svg text{font:11px system-ui,sans-serif;fill:var(--m)}.rate{fill:var(--rate)}
-.event{fill:#d28c3c;fill-opacity:.55}.gap{fill:#d92b2b}.wait{fill:#e0a100}
-.note{fill:#8a5cd6}table{border-collapse:collapse}th{font-weight:400;text-align:left}
+table{border-collapse:collapse}th{font-weight:400;text-align:left}
 td,th{padding:5px 18px 5px 0;border-bottom:1px solid var(--l);vertical-align:middle}
 .n{text-align:right;font-variant-numeric:tabular-nums}
 .no{color:var(--bad);font-weight:600}
@@ -57,12 +63,27 @@ pre{background:var(--p);border-radius:8px;padding:12px;overflow-x:auto;font-size
 li{margin:2px 0}
 @media print{body{margin:0;max-width:none}figure,pre{break-inside:avoid}}
 """
+)
 
 
 _POLICY = (
     '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
     "style-src 'unsafe-inline'; img-src data:\">"
 )
+
+
+class _ReportedGap(NamedTuple):
+    """Frames that are missing, between two that are there."""
+
+    start_ns: int
+    stop_ns: int
+    frames: int
+    reason: str
+
+    @property
+    def text(self) -> str:
+        why = f" ({self.reason})" if self.reason else ""
+        return f"{count(self.frames, 'missing frame')}{why}"
 
 
 @dataclass
@@ -72,8 +93,28 @@ class _ReportedStream:
     node: LogNode
     series: Series
     times_ns: NDArray[np.int64]
-    gaps: list[Gap] = field(default_factory=list)
+    gaps: list[_ReportedGap] = field(default_factory=list)
     verdict: StreamVerdict | None = None
+
+    def find_gaps(self, known: Sequence[Gap]) -> None:
+        """Find missing frames by the numbers of those that are there."""
+        times = self.times_ns
+        if not len(times):
+            return
+        numbers = np.asarray(self.sequence).view(np.int64)
+        reasons = {gap.first: gap.reason for gap in known}
+        if self.node.log.is_numbered(self.node.info.number):
+            for k in np.flatnonzero(np.diff(numbers) > 1).tolist():
+                first, lost = int(numbers[k]) + 1, int(numbers[k + 1] - numbers[k]) - 1
+                reason = reasons.pop(first, "")
+                ends = int(times[k]), int(times[k + 1])
+                self.gaps.append(_ReportedGap(*ends, lost, reason))
+        for gap in known:  # at the ends, or of frames without numbers
+            if gap.first in reasons:
+                row = int(np.searchsorted(numbers, gap.first))
+                at = int(times[min(max(row, 1), len(times)) - 1])
+                self.gaps.append(_ReportedGap(at, at, gap.count, gap.reason))
+        self.gaps.sort()
 
     @property
     def name(self) -> str:
@@ -81,7 +122,7 @@ class _ReportedStream:
 
     @cached_property
     def sequence(self) -> NDArray[np.uint64]:
-        """Sequence numbers of its frames; read for the places of gaps only."""
+        """Sequence numbers of its frames."""
         return self.series.sequence(slice(None))
 
 
@@ -190,7 +231,7 @@ class _Report:
                 max((int(t[-1]) for t in times), default=0) - self.begin
             ) / 1e9
             self.events = self._events()
-            self.size = _size(home)
+            self.size = size_of(home)
             self.parts = [
                 self._head(), self._timeline(), self._table(), *self._pictures(),
                 self._event_table(), self._clocks(), self._origin(), *self._texts(),
@@ -211,11 +252,13 @@ class _Report:
         )
 
     def _add_gaps(self) -> None:
+        """Find gaps in the sequence numbers, and what the recorder says of them."""
         with LogArchive(self.home) as archive:
-            by_number = {s.node.info.number: s for s in self.streams}
+            reasons: dict[int, list[Gap]] = {}
             for gap in archive.gaps:
-                if gap.source in by_number:
-                    by_number[gap.source].gaps.append(gap)
+                reasons.setdefault(gap.source, []).append(gap)
+        for stream in self.streams:
+            stream.find_gaps(reasons.get(stream.node.info.number, []))
 
     def _events(self) -> list[tuple[float, str]]:
         """Return the events of the session: when, s since the beginning, and what."""
@@ -253,30 +296,37 @@ class _Report:
     def _timeline(self) -> str:
         lanes = []
         for stream in self.streams:
-            marks = [
-                Mark(at, at, "event", name)
-                for at, name in self.events[:: max(1, len(self.events) // _EVENTS)]
-                if stream.name == EVENTS
-            ]
-            marks += [self._gap_mark(stream, gap) for gap in stream.gaps[:_EVENTS]]
+            marks = [self._gap_mark(gap) for gap in stream.gaps[:_EVENTS]]
             times = (stream.times_ns - self.begin) / 1e9
             lanes.append(
                 Lane(stream.name, times[:: -(-len(times) // _FRAMES) or 1], marks)
             )
         lanes += self._notes_lane()
-        return _section("When", _figure(timeline(lanes, self.length_s), ""))
+        step = max(1, -(-len(self.events) // _EVENTS))
+        events = [Mark(t, t, "event", name) for t, name in self.events[::step]]
+        drawn = timeline(lanes, self.length_s, events)
+        key = "frames a second of each stream; lines: events; red: frames are missing"
+        if step > 1:
+            key += f"; each {step}th event is drawn"
+        return _section("When", _figure(drawn, key) + self._happened(lanes))
 
-    def _gap_mark(self, stream: _ReportedStream, gap: Gap) -> Mark:
-        at = self._time_of_gap(stream, gap)
-        text = f"{gap.count:,} frames missing: {gap.reason}"
-        return Mark(at, at, "gap", text)
+    def _happened(self, lanes: Sequence[Lane]) -> str:
+        """Return what the marks mean, for those who cannot point at them."""
+        found = [
+            (mark.start_s, f"{lane.name}: {mark.text}" if lane.name != "log" else
+             mark.text)
+            for lane in lanes for mark in lane.marks
+        ]  # fmt: skip
+        lines = [f"{span(at) if at >= 1e-3 else '0 s'}: {text}"
+                 for at, text in sorted(found)]  # fmt: skip
+        more = len(lines) - _LINES
+        if more > 0:
+            lines = [*lines[:_LINES], f"and {more:,} more"]
+        return _list(lines)
 
-    def _time_of_gap(self, stream: _ReportedStream, gap: Gap) -> float:
-        row = int(np.searchsorted(stream.sequence, gap.first))
-        if not len(stream.times_ns):
-            return 0.0
-        row = min(max(row, 1), len(stream.times_ns)) - 1
-        return float(stream.times_ns[row] - self.begin) / 1e9
+    def _gap_mark(self, gap: _ReportedGap) -> Mark:
+        start, stop = ((t - self.begin) / 1e9 for t in (gap.start_ns, gap.stop_ns))
+        return Mark(start, stop, "gap", gap.text)
 
     def _notes_lane(self) -> list[Lane]:
         """Return what the session's log tells: kills, restarts, waits."""
@@ -352,11 +402,25 @@ class _Report:
         spans = [(max(length / 2 - 0.5, 0.0), 1.0, "from the middle")]
         first = float(stream.times_ns[0] - self.begin) / 1e9
         for gap in stream.gaps[:_GAPS]:
-            at = self._time_of_gap(stream, gap) - first
-            text = f"around {gap.count:,} missing frames ({gap.reason})"
-            spans.append((max(at - _AROUND_S, 0.0), 2 * _AROUND_S, text))
+            start, stop = ((t - self.begin) / 1e9 - first
+                           for t in (gap.start_ns, gap.stop_ns))  # fmt: skip
+            around = max(_AROUND_S, (stop - start) / 2)
+            long = stop - start + 2 * around
+            spans.append((max(start - around, 0.0), long, f"around {gap.text}"))
+        if len(stream.gaps) > _GAPS:
+            text = f"the first {_GAPS} of {len(stream.gaps):,} gaps are drawn"
+            return self._traces_of(stream, first, spans, text)
+        return self._traces_of(stream, first, spans, "")
+
+    def _traces_of(
+        self, stream: _ReportedStream, first: float,
+        spans: Sequence[tuple[float, float, str]], note: str,
+    ) -> str:  # fmt: skip
+        """Return the traces of some spans of a stream."""
         figures = [self._traces(stream, first, *one) for one in spans]
-        return _section(stream.name, "".join(figures)) if any(figures) else ""
+        if not any(figures):
+            return ""
+        return _section(stream.name, "".join(figures) + _list([note] if note else []))
 
     def _traces(
         self,
@@ -468,16 +532,6 @@ def _what(stream: _ReportedStream) -> str:
         return "events"
     shape = " × ".join(map(str, series.shape))
     return f"{'text' if series.dtype == object else series.dtype} {shape}".strip()
-
-
-def _size(home: Path) -> str:
-    files = home.glob("*") if home.is_dir() else [home]
-    total = float(sum(f.stat().st_size for f in files if f.is_file()))
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if total < 1000 or unit == "TB":
-            return f"{total:.3g} {unit}"
-        total /= 1000
-    raise AssertionError("unreachable")
 
 
 def _tail(path: Path) -> str:

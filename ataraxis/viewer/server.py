@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ataraxis.errors import BadMessage
 from ataraxis.log.optional import need
@@ -24,6 +24,7 @@ from ataraxis.shm.process import SIGNALS
 from ataraxis.viewer.door import Door
 from ataraxis.viewer.page import MOST_BYTES, Page
 from ataraxis.viewer.pump import WATCH_S, Pump
+from ataraxis.viewer.recorded_page import RecordedPage, RecordedPump
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
@@ -52,6 +53,8 @@ class ViewOptions:
     allow_hosts: tuple[str, ...] = ()
     root_path: str = ""
     token: str = field(default="", repr=False)
+    recording: str = ""
+    """Directory of a session that has ended, or another log, instead of streams."""
 
 
 class ViewServer:
@@ -66,15 +69,19 @@ class ViewServer:
     def __init__(self, options: ViewOptions) -> None:
         self.options = options
         self.port = 0
-        self.pages: dict[Page, asyncio.Queue[bytes | None]] = {}
-        self._pump = Pump(options.context, options.names, options.history_s)
+        self.pages: dict[Any, asyncio.Queue[bytes | None]] = {}
+        self._pump: Pump | RecordedPump = (
+            RecordedPump(options.recording) if options.recording
+            else Pump(options.context, options.names, options.history_s)
+        )  # fmt: skip
         self._has_pages = asyncio.Event()
 
     @property
     def url(self) -> str:
         """The link that opens the page."""
         root = self.options.root_path.rstrip("/")
-        return f"http://{ADDRESS}:{self.port}{root}/?token={self.options.token}"
+        page = "recording.html" if self.options.recording else ""
+        return f"http://{ADDRESS}:{self.port}{root}/{page}?token={self.options.token}"
 
     async def run(self, on_ready: Callable[[ViewServer], object]) -> None:
         """Serve; call `on_ready` once pages can be opened."""
@@ -97,7 +104,7 @@ class ViewServer:
                     tasks.create_task(self._look_on())
                     tasks.create_task(self._pump_on())
             finally:
-                self._pump.close()
+                self._pump.end()
 
     # ---- requests and sockets
 
@@ -122,7 +129,8 @@ class ViewServer:
         if len(self.pages) >= MOST_PAGES:
             await socket.close(_TOO_MANY, f"{MOST_PAGES} pages are open: close one")
             return
-        page, queue = Page(self._pump.watch), asyncio.Queue[bytes | None]()
+        page: Page | RecordedPage = self._pump.new_page()
+        queue = asyncio.Queue[bytes | None]()
         self.pages[page] = queue
         self._has_pages.set()
         sender = asyncio.create_task(_send_on(socket, queue))
@@ -157,7 +165,7 @@ class ViewServer:
                 self._has_pages.clear()
                 await self._has_pages.wait()
             began = time.perf_counter()
-            for page, data in self._pump.step(self.pages):
+            for page, data in self._pump.step([*self.pages]):
                 self.pages[page].put_nowait(data)
             await asyncio.sleep(max(period - (time.perf_counter() - began), 0.001))
 

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ataraxis.errors import NotConnectedError
+from ataraxis.log.archive import Nodes
 from ataraxis.log.optional import need
 from ataraxis.session.directory import SessionFolder
 from ataraxis.shm.context import Context, ContextLike
@@ -28,6 +29,7 @@ START_S = 20.0
 _END_S = 5.0
 _SHOT_S = 30.0
 _NOTEBOOK_HZ = 30.0
+_LOGS = (".axj", ".npz")
 _CLOSED = "the view was closed: make another, ataraxis.view()"
 
 
@@ -41,10 +43,10 @@ class LiveView:
     Parameters
     ----------
     *streams : str
-        Names of streams; all of the context by default. Or one directory of a session
-        that is being recorded.
+        Names of streams; all of the context by default. Or one directory of a session:
+        its streams while it is recorded, else what was recorded.
     seconds : float
-        Width of the traces, s.
+        Width of the traces of streams that run, s.
     channels : iterable of int, optional
         Channels that are drawn; all of them by default.
     context : Context, str, Path or None
@@ -58,8 +60,8 @@ class LiveView:
 
     Raises
     ------
-    ValueError
-        The session has ended.
+    FileNotFoundError
+        The directory has neither a session nor a log.
 
     Examples
     --------
@@ -80,11 +82,14 @@ class LiveView:
         history: float = 60.0,
         port: int = 0,
     ) -> None:
-        names, place = streams_of(streams, context)
+        self.recording = recording_of(streams)
+        """Path of the recording that is shown; empty: streams that run."""
+        names, place = ((), "") if self.recording else streams_of(streams, context)
         self.streams = names
-        """Names of the streams; empty: all of the context."""
+        """Names of the streams; empty: all of the context, or of the recording."""
         self._options: dict[str, Any] = {
             "names": names,
+            "recording": self.recording,
             "context": place,
             "port": port,
             "fps": fps,
@@ -137,6 +142,8 @@ class LiveView:
     def url(self) -> str:
         """The link of the page, with its token; the first use starts its server."""
         self._start()
+        if self.recording:
+            return self._url
         fragment = {"seconds": f"{self._seconds:g}"}
         if self._ranges:
             fragment["channels"] = ",".join(f"{a}:{b}" for a, b in self._ranges)
@@ -198,7 +205,7 @@ class LiveView:
         child, self._child = self._child, None
         widget, self._widget = self._widget, None
         if widget is not None:
-            widget.feed.close()
+            widget.feed.end()
             widget.close()
         for page in self._pages:
             shutil.rmtree(page.parent, ignore_errors=True)
@@ -230,6 +237,8 @@ class LiveView:
 
     @property
     def _what(self) -> str:
+        if self.recording:
+            return f"recording {self.recording}"
         count = len(self.streams)
         return f"{count} stream" + "s" * (count != 1) if count else "every stream"
 
@@ -260,7 +269,12 @@ class LiveView:
             raise NotConnectedError(
                 "the view was closed: make another, ataraxis.view()"
             )
-        if self._widget is None:
+        if self._widget is None and self.recording:
+            from ataraxis.viewer.recorded_widget import make_recorded_widget
+
+            fps = min(float(self._options["fps"]), _NOTEBOOK_HZ)
+            self._widget = make_recorded_widget(self.recording, self.streams, fps)
+        elif self._widget is None:
             from ataraxis.viewer.widget import make_widget
 
             self._widget = make_widget(
@@ -280,12 +294,13 @@ def _is_in_notebook() -> bool:
 
 
 def view(*streams: str | os.PathLike[str], **options: Any) -> LiveView:
-    """Show streams while they run, on a page in a browser.
+    """Show streams while they run, or a recording, on a page in a browser.
 
     Parameters
     ----------
     *streams : str
-        Names of streams, or one directory of a session; all streams by default.
+        Names of streams, or one directory of a session; all streams by default. A
+        session that has ended is shown from hours to single samples.
     **options
         As `LiveView` takes them: ``seconds=``, ``channels=``, ``context=``.
 
@@ -309,24 +324,39 @@ def view(*streams: str | os.PathLike[str], **options: Any) -> LiveView:
 def streams_of(
     given: Iterable[str | os.PathLike[str]], context: ContextLike
 ) -> tuple[tuple[str, ...], str]:
-    """Return names of streams, and the path of their context.
+    """Return names of streams, and the path of their context; see `recording_of`."""
+    names = tuple(given)
+    if len(names) == 1 and Path(names[0]).is_dir():
+        record = SessionFolder(names[0]).record()
+        return tuple(record.streams), record.context
+    return tuple(str(name) for name in names), str(Context.of(context).path)
+
+
+def recording_of(given: Iterable[str | os.PathLike[str]]) -> str:
+    """Return the path of a recording; empty: names of streams were given.
+
+    The directory of a session that is being recorded stands for its streams.
 
     Raises
     ------
-    ValueError
-        A directory of a session that has ended was given.
+    FileNotFoundError
+        The directory has neither a session nor a log.
     """
     names = tuple(given)
-    if len(names) == 1 and Path(names[0]).is_dir():
-        folder = SessionFolder(names[0])
-        if not folder.is_live:
-            raise ValueError(
-                f"session {folder.path} has ended, and a view shows what runs: read "
-                "the recording with ataraxis.LogArchive or xarray"
-            )
-        record = folder.record()
-        return tuple(record.streams), record.context
-    return tuple(str(name) for name in names), str(Context.of(context).path)
+    if len(names) != 1:
+        return ""
+    path = Path(names[0])
+    if path.is_dir():
+        try:
+            is_live = SessionFolder(path).is_live
+        except FileNotFoundError:
+            is_live = False
+        if is_live:
+            return ""
+    elif not path.is_file() or path.suffix not in _LOGS:
+        return ""
+    Nodes(path).close()  # raises, before a process is started
+    return str(path.absolute())
 
 
 def open_in_browser(url: str) -> Path:

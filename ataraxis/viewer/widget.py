@@ -19,6 +19,7 @@ from ataraxis.shm.context import ContextLike
 from ataraxis.viewer.door import STATIC
 from ataraxis.viewer.page import Page
 from ataraxis.viewer.pump import WATCH_S, Pump
+from ataraxis.viewer.recorded_page import RecordedPage, RecordedPump
 
 MODULES = ("words", "theme", "maps", "bundle", "traces", "picture", "widget")
 """Modules of the widget, each after those that it imports."""
@@ -51,8 +52,8 @@ export default async () => {
 """
 
 
-def modules() -> list[tuple[str, str]]:
-    """Return names and texts of the widget's modules, in order.
+def modules(names: Sequence[str] = MODULES) -> list[tuple[str, str]]:
+    """Return names and texts of a widget's modules, in order.
 
     Examples
     --------
@@ -60,7 +61,7 @@ def modules() -> list[tuple[str, str]]:
     'widget'
     """
     found: list[tuple[str, str]] = []
-    for name in MODULES:
+    for name in names:
         text = (STATIC / f"{name}.js").read_text(encoding="utf-8")
         missing = set(_IMPORT.findall(text)) - {known for known, _ in found}
         if missing:
@@ -113,10 +114,10 @@ class KernelFeed:
     A cell that runs keeps the loop busy: the widget goes on after it.
     """
 
-    def __init__(self, widget: Any, pump: Pump, fps: float) -> None:
+    def __init__(self, widget: Any, pump: Pump | RecordedPump, fps: float) -> None:
         self._widget, self._pump = widget, pump
         self._period = 1 / fps
-        self._page: Page | None = None
+        self._page: Page | RecordedPage | None = None
         self._task: asyncio.Task[None] | None = None
 
     def hear(self, widget: Any, content: Any, buffers: Any) -> None:
@@ -138,7 +139,7 @@ class KernelFeed:
     def start(self) -> None:
         """Begin again, for a page that has nothing yet."""
         self.close()
-        self._page = Page(self._pump.watch)
+        self._page = self._pump.new_page()
         self._task = asyncio.get_running_loop().create_task(self._run(self._page))
 
     def close(self) -> None:
@@ -148,14 +149,20 @@ class KernelFeed:
             task.cancel()
         self._pump.close()
 
-    async def _run(self, page: Page) -> None:
+    def end(self) -> None:
+        """Send no more, and close what is read."""
+        self.close()
+        self._pump.end()
+
+    async def _run(self, page: Page | RecordedPage) -> None:
         looked = 0.0
         while page is self._page:
             began = time.monotonic()
             if began - looked >= WATCH_S:
                 looked = began
                 self._pump.look(1)
-            for _, data in self._pump.step([page]):
+            pages: list[Any] = [page]
+            for _, data in self._pump.step(pages):
                 if data is None:
                     return
                 self._widget.send({"bundle": page.tick}, [data])

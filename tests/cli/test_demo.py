@@ -93,7 +93,8 @@ def test_the_demo_records_kills_compares_and_replays(
     ):  # fmt: skip
         assert words in output
     assert list(temporary.iterdir()) == []
-    assert {p.name for p in tmp_path.iterdir()} <= {report.PLOT, "temporary"}
+    kept = {report.PLOT, "ataraxis-demo.svg", "temporary"}
+    assert {p.name for p in tmp_path.iterdir()} <= kept
 
 
 def test_a_recording_of_ones_own_is_played_and_the_session_kept(

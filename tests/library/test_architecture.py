@@ -140,6 +140,7 @@ SMALL = {
     "ataraxis.datamux.sinks.adapt": "knows every kind of sink, each knows only itself",
     "ataraxis.demo.detector": "what a user's own function looks like",
     "ataraxis.shm.attach": "knows every kind of segment, and each knows only itself",
+    "ataraxis.viewer.recorded_widget": "what the widget of live streams does not load",
 }
 
 MODULES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,42 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+class Seen:
+    """A page in Chromium, and what it has asked for and complained of."""
+
+    def __init__(
+        self, browser: Any, url: str, scheme: str, wide: int, **more: Any
+    ) -> None:
+        context = browser.new_context(
+            viewport={"width": wide, "height": 1000}, color_scheme=scheme, **more
+        )
+        self.page = context.new_page()
+        self.asked: list[str] = []
+        self.said: list[str] = []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("websocket", lambda socket: self.asked.append(socket.url))
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.goto(url)
+
+    def wait(self, condition: str, timeout: float = 30) -> None:
+        # Not wait_for_function, which the page's policy forbids to evaluate text.
+        deadline = time.monotonic() + timeout
+        while not self.page.evaluate(condition):
+            assert time.monotonic() < deadline, f"{condition}; {self.said}"
+            self.page.wait_for_timeout(50)
+
+    def inks(self, selector: str) -> int:
+        """Return how many colours a canvas shows."""
+        return self.page.evaluate(
+            """selector => {
+              const c = document.querySelector(selector);
+              const {data} = c.getContext("2d").getImageData(0, 0, c.width, c.height);
+              return new Set(new Uint32Array(data.buffer)).size; }""",
+            selector,
+        )
 
 
 CONTRASTS = """() => {

@@ -117,7 +117,9 @@ def test_further_overviews_read_the_file_of_bounds(
     blocks = made()
     write(tmp_path, blocks, 100)
     compare(overview(tmp_path, "probe", 50), blocks, 100)
-    (kept,) = (tmp_path / levels.FOLDER).glob("*.npy")
+    (kept,) = (tmp_path / levels.FOLDER).glob("*/0")
+    about = kept.with_name("about.json")
+    known = about.read_text()
     forget()
     read: list[int] = []
     original = levels.Samples.read
@@ -130,10 +132,53 @@ def test_further_overviews_read_the_file_of_bounds(
     compare(overview(tmp_path, "probe", 50), blocks, 100)
     assert sum(read) <= levels.BASE
     forget()
-    for damage in (b"", b"garbage" * 99, kept.read_bytes()[:-5]):
+    for damage in (b"", b"garbage", kept.read_bytes()[:-5]):
         kept.write_bytes(damage)
         compare(overview(tmp_path, "probe", 50), blocks, 100)
         forget()
+    for damage in ("", "{}", "[]", known.replace('"channels": 2', '"channels": 3')):
+        about.write_text(damage)
+        compare(overview(tmp_path, "probe", 50), blocks, 100)
+        forget()
+
+
+def test_two_that_read_at_once_do_not_write_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one has files without a name, and the first one's are whole."""
+    monkeypatch.setattr("ataraxis.viewer.overview._READ_AT_MOST", 0)
+    monkeypatch.setattr(levels, "PIECE_BYTES", 1 << 12)
+    blocks = made()
+    write(tmp_path, blocks, 100)
+    nodes, node = levels.open_samples(tmp_path, "probe")
+    first = levels.Levels(levels.Samples(node), tmp_path, levels.identity_of(node))
+    assert first.extend()
+    compare(overview(tmp_path, "probe", 50), blocks, 100)
+    first.complete()
+    first.close()
+    nodes.close()
+    forget()
+    compare(overview(tmp_path, "probe", 50), blocks, 100)
+
+
+def test_a_disk_that_is_full_is_gone_around(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ataraxis.viewer.overview._READ_AT_MOST", 0)
+    monkeypatch.setattr(levels, "PIECE_BYTES", 1 << 12)
+    blocks = made()
+    write(tmp_path, blocks, 100)
+    pwrite, calls = levels.os.pwrite, []
+
+    def full(file: int, data: Any, at: int) -> int:
+        calls.append(at)
+        if len(calls) == 5:
+            raise OSError(28, "no space left")
+        return pwrite(file, data, at)
+
+    monkeypatch.setattr(levels.os, "pwrite", full)
+    compare(overview(tmp_path, "probe", 50), blocks, 100)
+    assert len(calls) > 9
 
 
 def test_a_recording_that_grew_is_continued(
@@ -171,7 +216,7 @@ def test_a_folder_that_cannot_be_written_has_its_bounds_in_the_cache(
     write(tmp_path / "rec", blocks, 100)
     compare(overview(tmp_path / "rec", "probe", 40), blocks, 100)
     assert not (tmp_path / "rec" / levels.FOLDER).exists()
-    assert len([*(tmp_path / "cache").rglob("*.npy")]) == 1
+    assert len([*(tmp_path / "cache").rglob("about.json")]) == 1
 
 
 def test_spans_times_and_units(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import signal
@@ -19,10 +18,12 @@ import pytest
 from browser import CHROMIUM, chromium
 from deadline import wait_until
 from view_rig import probe_block, readers_of, repeating
+from widget_page import HARNESS, FakeWidget
 
 import ataraxis
 from ataraxis import Producer
 from ataraxis.errors import NotConnectedError
+from ataraxis.session.directory import SessionFolder
 from ataraxis.viewer.pump import Pump
 from ataraxis.viewer.widget import LOADER, MODULES, KernelFeed, modules, sheet
 
@@ -79,11 +80,21 @@ def _is_running(pid: int) -> bool:
         return False
 
 
-def test_a_session_that_has_ended_is_not_shown(tmp_path: Path) -> None:
+def test_a_session_that_has_ended_is_shown_as_a_recording(tmp_path: Path) -> None:
     with ataraxis.Session("m42", directory=tmp_path) as session:
-        pass
-    with pytest.raises(ValueError, match="has ended, and a view shows what runs"):
-        ataraxis.view(session.directory)
+        assert ataraxis.view(session.directory).recording == ""
+        with pytest.raises(ValueError, match="'m42' is recording: close it before"):
+            session.report()
+    view = ataraxis.view(session.directory)
+    assert view.recording == str(session.directory)
+    assert view.url.partition("?")[0].endswith("/recording.html")
+    view.close()
+    assert session.report(tmp_path / "a.html").name == "a.html"
+    folder = SessionFolder(session.directory)
+    assert folder.report() == session.directory / "report.html"
+    card = folder._repr_html_()
+    assert "trusted" in card
+    assert "events" in card
 
 
 def test_a_browser_is_given_a_file_and_not_the_token(
@@ -119,39 +130,6 @@ SHOTS = os.environ.get("ATARAXIS_SHOTS")
 
 
 # ---- the widget
-
-
-class FakeWidget:
-    """Stands for anywidget's: sends into a page of Chromium."""
-
-    def __init__(self, page: Any) -> None:
-        self._page, self.sent = page, 0
-
-    def send(self, content: Any, buffers: list[bytes]) -> None:
-        self.sent += 1
-        text = base64.b64encode(buffers[0]).decode()
-        asyncio.get_running_loop().create_task(
-            self._page.evaluate("text => deliver(text)", text)
-        )
-
-
-HARNESS = """async ([loader, values]) => {
-  const heard = [];
-  const model = {
-    get: name => values[name], on: (_, call) => heard.push(call),
-    off: () => {}, send: message => toKernel(message),
-  };
-  globalThis.deliver = text => {
-    const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
-    for (const call of heard) call({}, [new DataView(bytes.buffer)]);
-  };
-  const link = URL.createObjectURL(new Blob([loader], {type: "text/javascript"}));
-  const widget = await (await import(link)).default();
-  await widget.initialize({model});
-  const el = document.body.appendChild(document.createElement("div"));
-  globalThis.end = await widget.render({model, el});
-  globalThis.el = el;
-}"""
 
 
 def test_the_widget_is_drawn_by_messages_of_its_kernel() -> None:

@@ -6,7 +6,7 @@ import {setRoot, startTheme} from "./theme.js";
 import {Traces} from "./traces.js";
 
 // Whether the notebook is dark: by the lightness of its ground.
-function isDarkBehind(element) {
+export function isDarkBehind(element) {
   for (let e = element; e; e = e.parentElement) {
     const found = /rgba?\((\d+), (\d+), (\d+)(?:, ([\d.]+))?/.exec(
       getComputedStyle(e).backgroundColor);
