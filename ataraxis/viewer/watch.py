@@ -20,7 +20,7 @@ from ataraxis.shm.header import SegmentHeader
 from ataraxis.stream.endpoint import TYPED
 from ataraxis.stream.inspector import STREAM, Meter, Metered
 from ataraxis.stream.statistics import ReaderStatistics
-from ataraxis.viewer.tap import LABEL, shown_as
+from ataraxis.viewer.tap import shown_as
 
 BEATS = 120
 """Readings that are kept: the last minute."""
@@ -118,8 +118,8 @@ class StreamWatch:
             "lost": lost,
             "is_stalled": found.is_stalled,
             "is_ended": not found.producers,
-            "readers": [_reader(r) for r in found.readers if r.label != LABEL],
-            "viewers": sum(r.label == LABEL for r in found.readers),
+            "readers": [_reader(r) for r in found.readers if not r.is_viewer],
+            "viewers": sum(r.is_viewer for r in found.readers),
         }
 
     def _describe(self, name: str) -> tuple[str, dict[str, Any]]:
