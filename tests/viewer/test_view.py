@@ -314,9 +314,13 @@ def test_the_widget_in_jupyterlab(
             said: list[str] = []
             page.on("pageerror", lambda error: said.append(str(error)))
             page.goto(f"http://127.0.0.1:{port}/lab/tree/look.ipynb?token={'t' * 32}")
-            page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click(
-                timeout=90_000
-            )
+            cell = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
+            cell.click(timeout=90_000)
+            # What is run before the kernel is there is dropped without a word.
+            page.get_by_text("Python 3 | Idle").or_(
+                page.get_by_text("(ipykernel) | Idle")
+            ).first.wait_for(timeout=90_000)
+            cell.click()
             page.keyboard.press("Shift+Enter")
             deadline = time.monotonic() + 90
             while not (page.evaluate(COUNTS) or {}).get("columns", 0) > 500:
