@@ -14,6 +14,7 @@ from ataraxis.errors import AtaraxisError, LayoutError
 from ataraxis.labels import Labels, sample_rate
 from ataraxis.pipeline.board import StatusBoard, board_names
 from ataraxis.pipeline.statistics import RunStatistics, list_runs
+from ataraxis.session.events import EVENT, EVENTS
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.header import SegmentHeader
@@ -25,6 +26,7 @@ from ataraxis.viewer.tap import shown_as
 BEATS = 120
 """Readings that are kept: the last minute."""
 _NAMES = 512
+_PATH = 200
 _RECORDER = "session-"
 _BYTES_ATTRS = ("units", "unit", "long_name")
 
@@ -72,15 +74,24 @@ class StreamWatch:
         ]
         self.ids = {}
         streams = [self._stream(metered) for metered in found]
+        if EVENTS not in self.ids:  # drawn over the traces of any stream
+            with contextlib.suppress(AtaraxisError, OSError):
+                self.ids[EVENTS] = self._describe(EVENTS)[0]
         for name in self.beats.keys() - {metered.name for metered in found}:
             del self.beats[name]
         for identity in self._described.keys() - set(self.ids.values()):
             self._lost.pop(identity, None)
             del self._described[identity]
+        about = self._described.get(self.ids.get(EVENTS, ""), {})
+        session = about.get("session", {})
         pipes = self._pipes()
         self._read_ns = now_ns()
         return {
-            "about": {"host": socket.gethostname(), "context": str(self._context.path)},
+            "about": {
+                "host": socket.gethostname(),
+                "context": str(self._context.path),
+                **session,
+            },
             "streams": streams,
             "labels": dict(self._described),
             "pipes": pipes,
@@ -180,7 +191,17 @@ def describe(labels: Labels, is_typed: bool = True) -> dict[str, Any]:
         "dim": dims[-1] if dims else "",
         "names": names,
         "dtype": str(labels.dtype)[:40],
+        **_session_of(labels),
     }
+
+
+def _session_of(labels: Labels) -> dict[str, Any]:
+    """Return name, directory and beginning of the session whose events these are."""
+    begun = labels.attrs.get("begun_ns")
+    if labels.dtype != EVENT or not isinstance(begun, int):
+        return {}
+    words = {k: str(labels.attrs.get(k, ""))[:_PATH] for k in ("session", "directory")}
+    return {"session": {**words, "begun_ns": begun}}
 
 
 def _reader(reader: ReaderStatistics) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from workers_pipe import double
 
 from ataraxis import Consumer, Pipe, Processor, Producer, Session
+from ataraxis.clock import now_ns
 from ataraxis.stream.inspector import Inspector
 from ataraxis.viewer.watch import StreamWatch, verdict_of
 
@@ -117,3 +118,21 @@ def test_pipes_are_seen_with_their_workers() -> None:
         assert (second["workers"], second["dead_letters"]) == (1, 0)
         run.stop()
     assert watch.look()["pipes"] == []
+
+
+@pytest.mark.parametrize("names", [(), ("probe",)])
+def test_the_session_is_named_and_its_events_are_followed(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    watch = StreamWatch(None, names)
+    assert "session" not in watch.look()["about"]
+    with Session("m42_day3", directory=tmp_path):
+        words = watch.look()
+        about = words["about"]
+        assert about["session"] == "m42_day3"
+        assert about["directory"] == str(tmp_path / "m42_day3")
+        assert 0 < now_ns() - about["begun_ns"] < 10**12
+        assert watch.ids["events"]
+        assert [s["name"] for s in words["streams"]] == ([] if names else ["events"])
+        json.dumps(words)
+    assert "session" not in watch.look()["about"]

@@ -9,6 +9,7 @@ import {Intervals, Lanes} from "./strips.js";
 import {Table} from "./table.js";
 import {startTheme, toggleTheme} from "./theme.js";
 import {Traces} from "./traces.js";
+import {clock} from "./words.js";
 
 const WINDOWS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30];
 const FIRST_TRACES = 3, FIRST_PICTURES = 2, MOST_INTERVALS = 4;
@@ -196,9 +197,17 @@ function takeState(news) {
     }
   }
   if (news.verdict) say(news.verdict);
-  if (news.about)
-    find("place").textContent = `${news.about.host} · ${news.about.context}`;
+  sayPlace(state.about);
   isSideDue = true;
+}
+
+// Which session is recorded, for how long, and where.
+function sayPlace({session, begun_ns, directory, host, context}) {
+  if (!host) return;
+  const place = find("place"), where = `${host} · ${context}`;
+  const text = session ? `${session} · ${clock((nowNs - begun_ns) / 1e9)} · ${host}` : where;
+  if (place.textContent !== text) place.textContent = text;
+  place.title = session ? `${directory} · ${where}` : where;
 }
 
 function say({tone, text}) {

@@ -30,6 +30,13 @@ export function span(seconds) {
   return `${Math.round(seconds / 3600)} h`;
 }
 
+// 1:02:03 or 2:03.
+export function clock(seconds) {
+  const s = Math.max(0, Math.floor(seconds)), two = n => String(n).padStart(2, "0");
+  const h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60;
+  return h ? `${h}:${two(m)}:${two(s % 60)}` : `${m}:${two(s % 60)}`;
+}
+
 export const plural = (n, noun) => `${whole(n)} ${noun}${n === 1 ? "" : "s"}`;
 
 // A round number at or below n: 1, 2 or 5 times a power of ten.
