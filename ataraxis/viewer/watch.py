@@ -25,6 +25,8 @@ from ataraxis.viewer.tap import shown_as
 
 BEATS = 120
 """Readings that are kept: the last minute."""
+_LEAST_S = 0.2
+"""A rate over less is mostly of the moment that it was read at."""
 _NAMES = 512
 _PATH = 200
 _RECORDER = "session-"
@@ -60,6 +62,7 @@ class StreamWatch:
         self._lost: dict[str, tuple[int, int]] = {}
         self._runs: dict[tuple[str, str], RunStatistics] = {}
         self._read_ns = 0
+        self._is_long = False
         self.beats: dict[str, deque[list[float]]] = {}
         """For each stream: time ns, frames per second, and whether all was well."""
         self.ids: dict[str, str] = {}
@@ -67,9 +70,11 @@ class StreamWatch:
 
     def look(self) -> dict[str, Any]:
         """Read everything; return it, JSON-able."""
+        reading = self._meter.read()
+        self._is_long = (reading.interval_s or 0.0) >= _LEAST_S
         found = [
             metered
-            for metered in self._meter.read().streams
+            for metered in reading.streams
             if not self._names or metered.name in self._names
         ]
         self.ids = {}
@@ -115,7 +120,8 @@ class StreamWatch:
         is_well = lost == before[0] and not found.is_stalled
         is_well = is_well and not (metered.stalled_share or 0) > 0.02
         beats = self.beats.setdefault(metered.name, deque(maxlen=BEATS))
-        beats.append([now_ns(), metered.frames_hz or 0.0, float(is_well)])
+        if self._is_long and metered.frames_hz is not None:
+            beats.append([now_ns(), metered.frames_hz, float(is_well)])
         return {
             "name": metered.name,
             "id": identity,

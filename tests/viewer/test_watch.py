@@ -54,10 +54,14 @@ def test_the_verdict(streams: list[dict[str, Any]], tone: str, text: str) -> Non
     assert verdict_of(streams) == {"tone": tone, "text": text}
 
 
-def test_a_stalled_producer_and_a_refusal_are_seen() -> None:
+def test_a_stalled_producer_and_a_refusal_are_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ataraxis.viewer.watch._LEAST_S", 0.0)
     with Producer("probe", shape=(), on_full="drop_newest", buffer_count=4) as probe:
         watch = StreamWatch(None)
         with Consumer("probe", policy="lossless", label="slow"):
+            watch.look()
             for k in range(6):
                 probe.send(float(k))
             words = watch.look()
@@ -67,9 +71,12 @@ def test_a_stalled_producer_and_a_refusal_are_seen() -> None:
             found["readers"][0] | {"lag": 4, "policy": "lossless"}
             == found["readers"][0]
         )
-        assert [beat[2] for beat in watch.beats["probe"]] == [1.0]
+        assert [beat[2] for beat in watch.beats["probe"]] == [0.0]
         watch.look()
-        assert [beat[2] for beat in watch.beats["probe"]] == [1.0, 1.0]
+        assert [beat[2] for beat in watch.beats["probe"]] == [0.0, 1.0]
+        monkeypatch.setattr("ataraxis.viewer.watch._LEAST_S", 3600.0)
+        watch.look()
+        assert len(watch.beats["probe"]) == 2, "a rate over a moment is not drawn"
         probe.unlink()
     assert watch.look()["streams"] == []
     assert watch.beats == watch.ids == {}

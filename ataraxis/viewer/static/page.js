@@ -9,7 +9,7 @@ import {Intervals, Lanes} from "./strips.js";
 import {Table} from "./table.js";
 import {startTheme, toggleTheme} from "./theme.js";
 import {Traces} from "./traces.js";
-import {clock} from "./words.js";
+import {clock, newestOfEach} from "./words.js";
 
 const WINDOWS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30];
 const FIRST_TRACES = 3, FIRST_PICTURES = 2, MOST_INTERVALS = 4;
@@ -170,7 +170,7 @@ function takeState(news) {
   if (news.beats) lanes.add(news.beats);
   if (news.events) {
     counts.events += news.events.length;
-    lanes.events = [...lanes.events, ...news.events].slice(-400);
+    lanes.events = newestOfEach([...lanes.events, ...news.events], 100);
     for (const panel of panels.values()) panel.view.addEvents?.(news.events);
   }
   for (const key of ["streams", "labels", "pipes", "about", "verdict", "pages"])

@@ -45,6 +45,15 @@ export function round125(n) {
   return (rest >= 5 ? 5 : rest >= 2 ? 2 : 1) * power;
 }
 
+// The newest `most` events of each name, in order: a frequent one displaces no other.
+export function newestOfEach(events, most) {
+  const found = new Map();
+  return [...events].reverse().filter(({name}) => {
+    found.set(name, (found.get(name) ?? 0) + 1);
+    return found.get(name) <= most;
+  }).reverse();
+}
+
 // How often each name occurs among events.
 export function countNames(events) {
   const found = new Map();
