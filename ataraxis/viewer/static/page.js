@@ -23,7 +23,7 @@ const token = takeToken();
 const panels = new Map();     // by stream: {stream, kind, view, number, bins}
 const byNumber = new Map();
 const state = {streams: [], labels: {}, pipes: [], about: {}, verdict: null, pages: 1};
-const counts = {frames: 0, bundles: 0, columns: 0, gaps: 0, pictures: 0, events: 0,
+const counts = {frames: 0, bundles: 0, columns: 0, gaps: 0, pictures: 0, events: 0, bytes: 0,
   drawMs: 0, tracesMs: 0, sideMs: 0, longestMs: 0};
 globalThis.viewCounts = counts;
 let seconds = Number(layout.get("seconds")) || 2, isFrozen = false, nextNumber = 1;
@@ -143,6 +143,7 @@ function take(bundle) {
   const began = performance.now();
   nowNs = Number(bundle.nowNs);
   counts.bundles++;
+  counts.bytes = link.bytes;
   for (const part of bundle.parts) {
     if (part.kind === STATE) { takeState(part.state); continue; }
     const panel = byNumber.get(part.panel);
