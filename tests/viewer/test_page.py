@@ -122,7 +122,8 @@ class Seen:
 CANVAS_INKS = """async () => {
   const {channelColour, colour, pixel} = await import("./theme.js");
   const light = p => { const [r, g, b] = [p, p >> 8, p >> 16].map(v => {
-    v = (v & 255) / 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+    v = (v & 255) / 255;
+    return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
     return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
   const ground = light(pixel(colour("panel")));
   const ratio = css => { const ink = light(pixel(css));
