@@ -10,7 +10,10 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -122,7 +125,7 @@ def top(reading: MeterReading) -> RenderableType:
     """Return a table of the streams, with a line for each stream and each reader."""
     heads = (
         "stream", "frames/s", "bytes/s", "frames", "age", "slots", "lag", "lapped",
-        "backpressure", "",
+        "stalled", "",
     )  # fmt: skip
     lines: list[Sequence[str | Text]] = []
     for metered in reading.streams:
@@ -133,7 +136,10 @@ def top(reading: MeterReading) -> RenderableType:
     summary = f"{len(reading.streams)} streams" + (
         f", rates over {duration(interval)}" if interval is not None else ""
     )
-    return Group(_table(heads, lines, right=heads[1:8]), Text(summary, "dim"))
+    table = FittedTable(heads, lines, heads[1:8], (
+        "slots", "bytes/s", "age", "lapped", "stalled",
+    ))  # fmt: skip
+    return Group(table, Text(summary, "dim"))
 
 
 def _stream(metered: Metered) -> Sequence[str | Text]:
@@ -183,7 +189,7 @@ def _reader(reader: ReaderStatistics, slots: int) -> Sequence[str | Text]:
 
 def pipes(
     found: Sequence[RunStatistics], before: Sequence[RunStatistics], seconds: float
-) -> Table:
+) -> FittedTable:
     """Return a table of the workers of pipes; rates are since `before`."""
     known = {(old.run, old.worker): old for old in before}
     heads = (
@@ -207,7 +213,7 @@ def pipes(
                 f"{seen.dead_letters:,}",
             )
         )
-    return _table(heads, rows, right=heads[2:])
+    return FittedTable(heads, rows, heads[2:], ("pid", "emitted", "dropped"))
 
 
 def hosts(found: Iterable[HostState]) -> Table:
@@ -247,7 +253,7 @@ def _nanoseconds(count: int | None, sign: str = "") -> str:
     return f"{sign}{count / 10**9:,.6f} s"
 
 
-def mirrors(found: Iterable[MirrorStatistics]) -> Table:
+def mirrors(found: Iterable[MirrorStatistics]) -> FittedTable:
     """Return a table of the mirrors here of streams of other hosts."""
     heads = (
         "mirror", "of", "state", "since", "frames", "lost", "repeated", "reconnects",
@@ -269,7 +275,8 @@ def mirrors(found: Iterable[MirrorStatistics]) -> Table:
         )
         for one in found
     )
-    return _table(heads, rows, right=heads[3:10])
+    spare = ("repeated", "reconnects", "of", "since", "spooled there")
+    return FittedTable(heads, rows, heads[3:10], spare)
 
 
 _MIRROR_COLOUR = {
@@ -400,6 +407,83 @@ def _table(
         cells = [cell if isinstance(cell, Text) else Text(cell) for cell in row]
         table.add_row(*cells)
     return table
+
+
+class FittedTable:
+    """A table that fits the terminal, and cuts nothing without a mark.
+
+    A narrow terminal has no lines between columns, then fewer of the `spare` columns,
+    which it names below; names end with "…", and the last column goes on in a further
+    line. Numbers are whole.
+    """
+
+    def __init__(
+        self,
+        heads: Sequence[str],
+        rows: Iterable[Sequence[str | Text]],
+        right: Sequence[str],
+        spare: Sequence[str],
+    ) -> None:
+        self._heads, self._right, self._spare = heads, right, spare
+        self._rows = [
+            [cell if isinstance(cell, Text) else Text(cell) for cell in row]
+            for row in rows
+        ]
+        columns = zip(*self._rows, strict=True) if self._rows else ([] for _ in heads)
+        self._widths = [
+            max(cell_len(head), *(cell.cell_len for cell in column), 0)
+            for head, column in zip(heads, columns, strict=True)
+        ]
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        whole = _table(self._heads, self._rows, self._right)
+        wide = options.max_width
+        if (
+            Measurement.get(console, options.update(max_width=_WIDE), whole).maximum
+            <= wide
+        ):
+            yield whole
+            return
+        for count in range(len(self._spare) + 1):
+            without = self._spare[:count]
+            table, is_fitting = self._narrow(without, wide)
+            if is_fitting:
+                break
+        yield table
+        if without:
+            text = f"too narrow for: {', '.join(without)}; --json has all"
+            yield Text(text, "dim")
+
+    def _narrow(self, without: Sequence[str], wide: int) -> tuple[Table, bool]:
+        """Return a table without some columns, and whether it fits into `wide`."""
+        shown = [k for k, head in enumerate(self._heads) if head not in without]
+        widths = {k: self._widths[k] for k in shown}
+        excess = sum(widths.values()) + _GAP * (len(shown) - 1) - wide
+        for k in (k for k in shown if self._heads[k] not in self._right):
+            least = _WORDS if k == shown[-1] else _NAME
+            cut = min(max(excess, 0), max(widths[k] - least, 0))
+            widths[k] -= cut
+            excess -= cut
+        table = Table(
+            box=SIMPLE_HEAD, show_edge=False, pad_edge=False,
+            padding=(0, _GAP - 1, 0, 0),
+        )  # fmt: skip
+        for k in shown:
+            head = self._heads[k]
+            is_words = k == shown[-1] and head not in self._right
+            table.add_column(
+                head, justify="right" if head in self._right else "left",
+                width=widths[k], no_wrap=not is_words,
+                overflow="fold" if is_words else "ellipsis",
+            )  # fmt: skip
+        for row in self._rows:
+            table.add_row(*(row[k] for k in shown))
+        return table, excess <= 0
+
+
+_GAP, _NAME, _WORDS = 2, 22, 14
 
 
 class Watch:

@@ -159,7 +159,9 @@ def _cell(cell: object) -> str:
     if cell is None:
         return "<td></td>"
     if isinstance(cell, Cell):
-        kind = f' class="{cell.tone}"' if cell.tone else ""
+        number_too = "n" * cell.text.replace(",", "").isdigit()
+        kinds = " ".join(filter(None, (number_too, cell.tone)))
+        kind = f' class="{kinds}"' if kinds else ""
         return f"<td{kind}>{plain(cell.text)}</td>"
     if isinstance(cell, int | float) and not isinstance(cell, bool):
         return f"<td{_CLASS}>{number(cell)}</td>"

@@ -159,7 +159,10 @@ def _stream(end: Any) -> Card:
             ),
             reader.received,
             reader.lag,
-            Cell(f"{reader.dropped:,}", "bad") if reader.dropped else 0,
+            # Of who reads the newest only, that is as it should be.
+            Cell(f"{reader.dropped:,}", "bad" * (reader.policy == "lossless"))
+            if reader.dropped
+            else 0,
         )
         for reader in found.readers
     ]

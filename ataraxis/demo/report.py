@@ -38,6 +38,7 @@ from ataraxis.session.trials import around
 from ataraxis.session.verdict import Verdict
 from ataraxis.shm.context import Context
 from ataraxis.stream import Consumer
+from ataraxis.viewer.view import view
 
 # ---- the plot, if matplotlib is installed
 
@@ -472,7 +473,8 @@ def _shown(
     with Session(NAME, directory=folder, context=place) as session:
         out.print("starting sources, recorder, detector and this table ...")
         rig = session.start(scene.rig)
-        killed = _recorded(out, session, rig, seconds)
+        with _page(out, place):
+            killed = _recorded(out, session, rig, seconds)
     assert session.verdict is not None
     plot = (output or Path.cwd()) / PLOT
     if not os.access(plot.parent, os.W_OK):
@@ -494,6 +496,22 @@ def _introduce(out: Console, scene: Scene, seconds: float, place: Context) -> No
     out.print(f"  {RECORDER:<10} a separate process, which will be killed half-way")
     for note in scene.notes:
         out.print(f"  {screen.plain(note)}")
+
+
+@contextlib.contextmanager
+def _page(out: Console, place: Context) -> Iterator[None]:
+    """Serve a live page of the streams, and print its link; without the extra, say so.
+
+    No browser is started, and nothing waits for one: the demo is the same without it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            link = stack.enter_context(view(context=place)).url
+        except (AtaraxisError, OSError, RuntimeError, ModuleNotFoundError) as error:
+            out.print(f"no live page: {error}", markup=False)
+        else:
+            out.print(f"look at it until it ends: {link}", markup=False, soft_wrap=True)
+        yield
 
 
 class _Table:

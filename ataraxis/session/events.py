@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ataraxis.errors import SegmentExists
+from ataraxis.errors import SegmentExists, SegmentNotFound, StreamExists
 from ataraxis.shm.context import Context, ContextLike
+from ataraxis.shm.header import Kind
+from ataraxis.shm.segment import Segment
 from ataraxis.stream import Producer
 from ataraxis.stream.inspector import Inspector
 
@@ -26,6 +29,10 @@ class EventStream:
     ----------
     context : Context, str, Path or None
         Context of the stream.
+    about : mapping, optional
+        Attributes of the stream: a session gives ``session`` (its name), ``directory``
+        and ``begun_ns`` (monotonic ns). If another process made the stream, it keeps
+        those that it was made with.
 
     Examples
     --------
@@ -39,12 +46,14 @@ class EventStream:
     >>> frame.release(); reader.close(); events.close()
     """
 
-    def __init__(self, context: ContextLike = None) -> None:
+    def __init__(
+        self, context: ContextLike = None, about: Mapping[str, Any] | None = None
+    ) -> None:
         self._lock = threading.Lock()
-        self.producer = Producer(
-            EVENTS, shape=(), dtype=EVENT, buffer_count=256, shared=True,
-            context=context, attrs={"long_name": "events of the session"},
-        )  # fmt: skip
+        try:
+            self.producer = _producer(context, about or {})
+        except StreamExists:
+            self.producer = _producer(context, _attrs_of(context))
 
     def send(self, name: str, /, *, time_ns: int | None = None, **data: Any) -> int:
         """Send one event.
@@ -81,6 +90,22 @@ class EventStream:
     def close(self) -> None:
         """Close the stream; unread events stay."""
         self.producer.close()
+
+
+def _producer(context: ContextLike, about: Mapping[str, Any]) -> Producer:
+    return Producer(
+        EVENTS, shape=(), dtype=EVENT, buffer_count=256, shared=True,
+        context=context, attrs={"long_name": "events of the session", **about},
+    )  # fmt: skip
+
+
+def _attrs_of(context: ContextLike) -> Mapping[str, Any]:
+    """Return the attributes that the stream was made with."""
+    try:
+        made = Segment.attach(EVENTS, kind=Kind.STREAM, context=context).labels
+    except SegmentNotFound:  # it has ended meanwhile
+        return {}
+    return made.attrs
 
 
 def refuse_a_second(name: str, context: Context) -> None:

@@ -213,7 +213,8 @@ class RigRun:
             return  # it has ended already
         while program.process.poll() is None and time.monotonic() < deadline:
             try:
-                if len(look().readers) >= self._readers(name):
+                there = [r for r in look().readers if not r.is_viewer]
+                if len(there) >= self._readers(name):
                     return
             except FileNotFoundError:
                 return  # it has ended already
@@ -349,7 +350,7 @@ class RigRun:
                 continue
             with contextlib.suppress(OSError, AtaraxisError):
                 found = Inspector(program.name, context).statistics()
-                if not found.producers and not found.readers:
+                if not found.producers and all(r.is_viewer for r in found.readers):
                     os.unlink(context.join(program.name))
 
 

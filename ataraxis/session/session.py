@@ -127,7 +127,14 @@ class Session:
             if resume:
                 wait_until_detached(self._about, self.context)
                 self._finish_events()
-            self._events = EventStream(self.context)
+            self._events = EventStream(
+                self.context,
+                {
+                    "session": self.name,
+                    "directory": str(self.directory.absolute()),
+                    "begun_ns": self._about.clock.monotonic_ns,
+                },
+            )
         except BaseException:
             self._folder.release()
             raise

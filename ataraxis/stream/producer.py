@@ -50,7 +50,7 @@ from ataraxis.stream.endpoint import (
     plain_name,
 )
 from ataraxis.stream.overflow import check_on_full
-from ataraxis.stream.statistics import StreamStatistics
+from ataraxis.stream.statistics import StreamStatistics, count_readers
 from ataraxis.stream.write_buffer import WriteBuffer
 
 # ---- options: the labels of a frame, and how many slots
@@ -516,13 +516,15 @@ class Producer(Endpoint, ProducerHandle):
     def subscriber_count(self) -> int:
         """Consumers that take part, detached durable ones included.
 
-        Detects dead ones, at most 50 times a second.
+        Lossy ones with the label 'view', such as those of `ataraxis view`, are not
+        counted: who waits for readers does not wait for them. Detects dead ones, at
+        most 50 times a second.
         """
         part = self._attached().participant
         if time.monotonic() - self._swept > 0.02:
             self._swept = time.monotonic()
             part.sweep()
-        return snapshot.reader_count(part)
+        return count_readers(part)
 
     _swept = 0.0
 

@@ -17,6 +17,8 @@ from ataraxis.labels import Labels, samples_per_frame
 from ataraxis.shm import files
 from ataraxis.shm.header import LIVE, SegmentHeader
 
+VIEWER = "view"
+"""Label of lossy readers that only show a stream, which nothing waits for or counts."""
 _POLICIES = ("lossless", "lossy", "latest")
 _GATING, _DETACHED = 1, 2
 
@@ -45,6 +47,11 @@ class ReaderStatistics:
     """Sequence of its first frame: received + dropped count from there."""
     detached_s: float
     """Time since it detached, s; 0 if it is attached."""
+
+    @property
+    def is_viewer(self) -> bool:
+        """Whether it only shows the stream: lossy, with the label 'view'."""
+        return self.label == VIEWER and self.policy == "lossy"
 
 
 @dataclass(frozen=True)
@@ -195,6 +202,17 @@ def stream_statistics(
         tuple(readers),
         is_ended,
     )
+
+
+def count_readers(participant: Participant) -> int:
+    """Return the number of readers, durable ones that are away included.
+
+    Readers that only show the stream (`ReaderStatistics.is_viewer`) are not counted:
+    nothing that waits for its readers waits for, or is content with, a viewer.
+    """
+    name, lossy = VIEWER.encode(), _POLICIES.index("lossy")
+    found = snapshot.readers(participant)
+    return sum(entry[10] != name or entry[4] != lossy for entry in found)
 
 
 # ---- work queues

@@ -17,6 +17,7 @@ from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import Consumer
 from ataraxis.stream.samples import SampleLayout
+from ataraxis.stream.statistics import VIEWER
 from ataraxis.viewer.columns import ColumnSeries, drawn_dtype, factor_of
 from ataraxis.viewer.filters import (
     HighPass,
@@ -25,7 +26,7 @@ from ataraxis.viewer.filters import (
     make_filter,
 )
 
-LABEL = "view"
+LABEL = VIEWER
 """Label of viewers among the readers of a stream."""
 MOST_CHANNELS = 4096
 MOST_COLUMNS = 8192

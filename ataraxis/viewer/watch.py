@@ -14,17 +14,21 @@ from ataraxis.errors import AtaraxisError, LayoutError
 from ataraxis.labels import Labels, sample_rate
 from ataraxis.pipeline.board import StatusBoard, board_names
 from ataraxis.pipeline.statistics import RunStatistics, list_runs
+from ataraxis.session.events import EVENT, EVENTS
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.header import SegmentHeader
 from ataraxis.stream.endpoint import TYPED
 from ataraxis.stream.inspector import STREAM, Meter, Metered
 from ataraxis.stream.statistics import ReaderStatistics
-from ataraxis.viewer.tap import LABEL, shown_as
+from ataraxis.viewer.tap import shown_as
 
 BEATS = 120
 """Readings that are kept: the last minute."""
+_LEAST_S = 0.2
+"""A rate over less is mostly of the moment that it was read at."""
 _NAMES = 512
+_PATH = 200
 _RECORDER = "session-"
 _BYTES_ATTRS = ("units", "unit", "long_name")
 
@@ -58,6 +62,7 @@ class StreamWatch:
         self._lost: dict[str, tuple[int, int]] = {}
         self._runs: dict[tuple[str, str], RunStatistics] = {}
         self._read_ns = 0
+        self._is_long = False
         self.beats: dict[str, deque[list[float]]] = {}
         """For each stream: time ns, frames per second, and whether all was well."""
         self.ids: dict[str, str] = {}
@@ -65,22 +70,33 @@ class StreamWatch:
 
     def look(self) -> dict[str, Any]:
         """Read everything; return it, JSON-able."""
+        reading = self._meter.read()
+        self._is_long = (reading.interval_s or 0.0) >= _LEAST_S
         found = [
             metered
-            for metered in self._meter.read().streams
+            for metered in reading.streams
             if not self._names or metered.name in self._names
         ]
         self.ids = {}
         streams = [self._stream(metered) for metered in found]
+        if EVENTS not in self.ids:  # drawn over the traces of any stream
+            with contextlib.suppress(AtaraxisError, OSError):
+                self.ids[EVENTS] = self._describe(EVENTS)[0]
         for name in self.beats.keys() - {metered.name for metered in found}:
             del self.beats[name]
         for identity in self._described.keys() - set(self.ids.values()):
             self._lost.pop(identity, None)
             del self._described[identity]
+        about = self._described.get(self.ids.get(EVENTS, ""), {})
+        session = about.get("session", {})
         pipes = self._pipes()
         self._read_ns = now_ns()
         return {
-            "about": {"host": socket.gethostname(), "context": str(self._context.path)},
+            "about": {
+                "host": socket.gethostname(),
+                "context": str(self._context.path),
+                **session,
+            },
             "streams": streams,
             "labels": dict(self._described),
             "pipes": pipes,
@@ -104,7 +120,8 @@ class StreamWatch:
         is_well = lost == before[0] and not found.is_stalled
         is_well = is_well and not (metered.stalled_share or 0) > 0.02
         beats = self.beats.setdefault(metered.name, deque(maxlen=BEATS))
-        beats.append([now_ns(), metered.frames_hz or 0.0, float(is_well)])
+        if self._is_long and metered.frames_hz is not None:
+            beats.append([now_ns(), metered.frames_hz, float(is_well)])
         return {
             "name": metered.name,
             "id": identity,
@@ -118,8 +135,8 @@ class StreamWatch:
             "lost": lost,
             "is_stalled": found.is_stalled,
             "is_ended": found.is_ended,
-            "readers": [_reader(r) for r in found.readers if r.label != LABEL],
-            "viewers": sum(r.label == LABEL for r in found.readers),
+            "readers": [_reader(r) for r in found.readers if not r.is_viewer],
+            "viewers": sum(r.is_viewer for r in found.readers),
         }
 
     def _describe(self, name: str) -> tuple[str, dict[str, Any]]:
@@ -180,7 +197,17 @@ def describe(labels: Labels, is_typed: bool = True) -> dict[str, Any]:
         "dim": dims[-1] if dims else "",
         "names": names,
         "dtype": str(labels.dtype)[:40],
+        **_session_of(labels),
     }
+
+
+def _session_of(labels: Labels) -> dict[str, Any]:
+    """Return name, directory and beginning of the session whose events these are."""
+    begun = labels.attrs.get("begun_ns")
+    if labels.dtype != EVENT or not isinstance(begun, int):
+        return {}
+    words = {k: str(labels.attrs.get(k, ""))[:_PATH] for k in ("session", "directory")}
+    return {"session": {**words, "begun_ns": begun}}
 
 
 def _reader(reader: ReaderStatistics) -> dict[str, Any]:

@@ -25,11 +25,13 @@ MODULES = ("words", "theme", "maps", "bundle", "traces", "picture", "widget")
 """Modules of the widget, each after those that it imports."""
 _IMPORT = re.compile(r'from "\./(\w+)\.js"')
 _SHEET = """
-.widget { display: flex; flex-direction: column; gap: 8px; padding: 8px; min-height: 0;
+.widget { display: flex; flex-flow: row wrap; gap: 8px; padding: 8px; min-height: 0;
   background: var(--page); color: var(--ink); border-radius: 10px;
   font: 14px/1.4 system-ui, sans-serif; }
-.widget .panel { height: 380px; }
-.widget #verdict { align-self: flex-start; margin: 0; }
+.widget .panel { height: 380px; flex: 8 1 420px; }
+.widget .panel.picture { flex: 3 1 300px; }
+.widget .bar { flex: 0 0 100%; display: flex; }
+.widget #verdict { margin: 0; }
 """
 
 # Each module becomes a link, once those that it imports have one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import io
 import json
 import multiprocessing
 import os
@@ -24,11 +25,13 @@ import workers_cli as workers
 from click.testing import CliRunner
 from deadline import wait_until
 from places import ROOT
+from rich.console import Console
 
-from ataraxis import Consumer, MemQ, Producer, SharedMemoryArray
+from ataraxis import Consumer, MemQ, Producer, SharedMemoryArray, screen
 from ataraxis._kernels import snapshot
 from ataraxis.cli import main
 from ataraxis.errors import LayoutError, SegmentNotFound
+from ataraxis.pipeline.statistics import RunStatistics
 from ataraxis.screen import duration, plain, size
 from ataraxis.shm import doctor as clinic
 from ataraxis.shm.context import Context
@@ -783,3 +786,64 @@ def test_the_command_line_stays_thin():
 def test_every_command_helps():
     for name in ([], ["ls"], ["top"], ["gc"], ["doctor"], ["context"], ["demo"]):
         assert "Usage:" in call(*name, "--help")
+
+
+# ---- top in a narrow terminal
+
+
+@pytest.fixture
+def _busy(context: Path):
+    """Streams with long names, large numbers, and readers of each kind."""
+    with contextlib.ExitStack() as stack:
+        probe = stack.enter_context(
+            Producer("probe_of_the_left_hemisphere", shape=(300, 64), dtype="i2")
+        )
+        camera = stack.enter_context(
+            Producer("camera", shape=(), on_full="drop_newest", buffer_count=4)
+        )
+        stack.enter_context(Consumer(camera.name, policy="lossless", label="analysis"))
+        stack.enter_context(Consumer(probe.name, policy="lossy", label="view"))
+        stack.enter_context(Consumer(probe.name, durable="session-92015dbf4f78"))
+        for _ in range(26):
+            camera.send(0.0)
+        yield
+        for stream in (probe, camera):
+            stream.unlink()
+
+
+@pytest.mark.parametrize("wide", [60, 80, 100, 160])
+@pytest.mark.usefixtures("_busy")
+def test_top_fits_the_terminal_and_cuts_nothing_without_a_mark(
+    wide: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(wide))
+    lines = call("top", "--once", "--interval", "0.01").splitlines()
+    assert max(map(len, lines)) <= wide
+    text = "\n".join(lines)
+    # A name is whole, or has a mark; numbers and words are whole.
+    whole, mark = "probe_of_the_left_hemisphere", "…"
+    assert whole in text if wide >= 160 else whole in text or mark in text
+    for word in ("22 refused", "lossless", "durable", "lossy"):
+        assert word in text, word
+    assert "session-92015dbf4f78" in text
+    # Columns are there, or are named below.
+    heads, _, below = text.partition("too narrow for:")
+    for head in ("frames/s", "bytes/s", "frames", "age", "slots", "lag", "lapped",
+                 "stalled"):  # fmt: skip
+        assert head in heads or head in below, head
+    assert ("too narrow for" in text) == (wide < 160)
+
+
+def test_a_table_of_many_columns_fits() -> None:
+    runs = [
+        RunStatistics(f"spikes_of_probe_{k}", f"detect.{k}", 4_194_304, 10**7, 10**7,
+                      0, 0, 0, 0)
+        for k in range(3)
+    ]  # fmt: skip
+    for wide in (80, 100, 160):
+        out = Console(width=wide, record=True, file=io.StringIO())
+        out.print(screen.pipes(runs, (), 1.0))
+        text = out.export_text()
+        assert max(map(len, text.splitlines())) <= wide
+        assert "10,000,000" in text
+        assert "detect.2" in text

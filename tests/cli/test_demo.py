@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -10,6 +11,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -95,6 +98,60 @@ def test_the_demo_records_kills_compares_and_replays(
     assert list(temporary.iterdir()) == []
     kept = {report.PLOT, "ataraxis-demo.svg", "temporary"}
     assert {p.name for p in tmp_path.iterdir()} <= kept
+
+
+@pytest.mark.slow
+def test_the_demo_prints_the_link_of_its_live_page(
+    tmp_path: Path, temporary: Path
+) -> None:
+    pytest.importorskip("websockets", reason="no websockets: there is no page")
+    process = subprocess.Popen(
+        command("--seconds", 4), cwd=tmp_path, text=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=without_a_display(),
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        link = next(line for line in process.stdout if "http://" in line).split()[-1]
+        token = parse_qs(urlsplit(link).query)["token"][0]
+        with urlopen(link, timeout=20) as page:
+            assert page.status == 200
+        assert [pid for pid, text in command_lines() if token in text] == []
+        output, _ = process.communicate(timeout=170)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert "nothing is missing" in output
+    assert left(process.pid) == []
+    with pytest.raises(OSError, match="refused"):
+        urlopen(link, timeout=20)
+
+
+@pytest.mark.slow
+def test_without_the_extra_the_demo_says_what_its_page_needs(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "websockets.py").write_text("raise ImportError('not here')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code, output = ran(tmp_path, "--seconds", 0.5)
+    assert code == 0, output
+    assert "no live page: " in output
+    assert 'pip install "ataraxis[view]"' in output
+
+
+def without_a_display() -> dict[str, str]:
+    return {
+        k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")
+    }
+
+
+def command_lines() -> Iterator[tuple[str, str]]:
+    """Process id and command line of every process."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            yield (
+                process.name,
+                (process / "cmdline").read_bytes().decode(errors="replace"),
+            )
 
 
 def test_a_recording_of_ones_own_is_played_and_the_session_kept(

@@ -20,7 +20,7 @@ from places import ROOT
 
 from ataraxis import Consumer, LogArchive, Producer, Session, YamlConfig, around, replay
 from ataraxis.cli import main
-from ataraxis.clock import Anchor
+from ataraxis.clock import Anchor, now_ns
 from ataraxis.errors import NotConnectedError, SegmentExists, StreamUnavailable
 from ataraxis.labels import Labels
 from ataraxis.log.journal.page import files_of
@@ -263,6 +263,9 @@ def test_events_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             with pytest.raises(error):
                 s.event(name, **data)
         other = EventStream()  # of another process, as it were
+        attrs = other.producer.labels.attrs
+        assert (attrs["session"], attrs["directory"]) == ("s", str(tmp_path / "s"))
+        assert 0 < now_ns() - attrs["begun_ns"] < 10**12
         other.send("théâtre", note="ß")
         other.close()
     block = LogArchive(tmp_path / "s").read("events")

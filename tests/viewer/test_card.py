@@ -25,7 +25,7 @@ from ataraxis import (
     Session,
     SharedMemoryArray,
 )
-from ataraxis.card import LIMIT, Card, columns_of, image, plain, sparkline
+from ataraxis.card import LIMIT, Card, Cell, columns_of, image, plain, sparkline
 from ataraxis.card._objects import KINDS
 from ataraxis.datamux import Field, Stream
 from ataraxis.datamux.recording import Recording
@@ -53,6 +53,13 @@ TAGS = {
     "div", "strong", "span", "table", "thead", "tbody", "tr", "th", "td", "svg", "path",
     "img", "style", "rect", "text", "defs", "marker",
 }  # fmt: skip
+
+
+def test_a_number_with_a_meaning_is_aligned_as_the_others() -> None:
+    html = Card("a", ["b"], heads=["lost"], rows=[[Cell("1,234", "bad")]]).html()
+    assert '<td class="n bad">1,234</td>' in html
+    html = Card("a", ["b"], heads=["state"], rows=[[Cell("away", "bad")]]).html()
+    assert '<td class="bad">away</td>' in html
 
 
 def check(html: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -118,6 +119,23 @@ class Seen:
         )
 
 
+CANVAS_INKS = """async () => {
+  const {channelColour, colour, pixel} = await import("./theme.js");
+  const light = p => { const [r, g, b] = [p, p >> 8, p >> 16].map(v => {
+    v = (v & 255) / 255;
+    return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const ground = light(pixel(colour("panel")));
+  const ratio = css => { const ink = light(pixel(css));
+    return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05); };
+  const found = Object.fromEntries(["ink", "quiet", "event", "line", "bad", "good"]
+    .map(name => [name, ratio(colour(name))]));
+  found.channels = Math.min(
+    ...[...Array(64).keys()].map(k => ratio(channelColour(k, 64))));
+  return found; }"""
+"""JavaScript that returns the contrast of what is written on canvases."""
+
+
 @pytest.mark.parametrize(
     ("scheme", "wide"), [("dark", 1600), ("light", 1600), ("light", 900), ("dark", 900)]
 )
@@ -147,7 +165,11 @@ def test_the_page_shows_what_runs(scheme: str, wide: int, tmp_path: Path) -> Non
         assert seen.said == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate("viewCounts.gaps") == 0
-        # How it can be read.
+        assert re.search(r"m42_day3 · 0:\d\d · ", page.inner_text("#place"))
+        assert str(session.directory) in page.get_attribute("#place", "title")
+        # How it can be read: the texts, and what canvases write.
+        for name, least in page.evaluate(CANVAS_INKS).items():
+            assert least >= 4.5, name
         least, text = page.evaluate(CONTRASTS)[0]
         assert least >= 4.5, text
         if SHOTS:

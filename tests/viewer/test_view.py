@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import programs
 import pytest
 from browser import CHROMIUM, chromium
 from deadline import wait_until
+from jupyter_rig import COUNTS, jupyterlab
 from view_rig import probe_block, readers_of, repeating
 from widget_page import HARNESS, FakeWidget
 
@@ -249,53 +249,21 @@ def test_a_feed_takes_no_nonsense() -> None:
 # ---- in a real JupyterLab
 
 LAB_CELL = 'import ataraxis\nview = ataraxis.view("probe", seconds=1)\nview'
-COUNTS = """() => {
-  const all = [...document.querySelectorAll("*")].filter(e => e.viewCounts);
-  return all.length ? {...all[0].viewCounts, ms: performance.now(),
-    text: all[0].shadowRoot.textContent} : null; }"""
 
 
 @pytest.mark.slow
-def test_the_widget_in_jupyterlab(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Any
-) -> None:
-    pytest.importorskip("jupyterlab")
-    nbformat = pytest.importorskip("nbformat")
-    prefix = Path(pytest.importorskip("anywidget").__file__).parents[4]
-    monkeypatch.setenv("JUPYTER_PATH", str(prefix / "share" / "jupyter"))
-
-    cell = nbformat.v4.new_code_cell(LAB_CELL)
-    book = nbformat.v4.new_notebook(cells=[cell])
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(book, tmp_path / "look.ipynb")
-    for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.setenv("JUPYTER_TOKEN", "t" * 32)
-    port = _free_port()
-    lab = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
-         f"--port={port}", "--ServerApp.port_retries=0", f"--notebook-dir={tmp_path}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    probe = Producer(
-        "probe", shape=(300, 64), dtype="i2", dims=("time", "channel"),
-        attrs={"sample_rate_hz": 30_000, "units": "uV"}, buffer_count=128,
-    )  # fmt: skip
-    blocks = [probe_block(k, 64) for k in range(30)]
-    try:
-        wait_until(lambda: _answers(port), 60, "JupyterLab")
-        with (
-            repeating(lambda k: probe.send(blocks[k % 30]), 0.01),
-            chromium() as browser,
-        ):
+def test_the_widget_in_jupyterlab(tmp_path: Path, record_property: Any) -> None:
+    with jupyterlab(tmp_path, LAB_CELL) as lab, chromium() as browser:
+        probe = Producer(
+            "probe", shape=(300, 64), dtype="i2", dims=("time", "channel"),
+            attrs={"sample_rate_hz": 30_000, "units": "uV"}, buffer_count=128,
+        )  # fmt: skip
+        blocks = [probe_block(k, 64) for k in range(30)]
+        with repeating(lambda k: probe.send(blocks[k % 30]), 0.01):
             page = browser.new_page(viewport={"width": 1200, "height": 900})
             said: list[str] = []
             page.on("pageerror", lambda error: said.append(str(error)))
-            page.goto(f"http://127.0.0.1:{port}/lab/tree/look.ipynb?token={'t' * 32}")
-            page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click(
-                timeout=90_000
-            )
-            page.keyboard.press("Shift+Enter")
+            lab.open(page)
             deadline = time.monotonic() + 90
             while not (page.evaluate(COUNTS) or {}).get("columns", 0) > 500:
                 if time.monotonic() > deadline:
@@ -305,36 +273,17 @@ def test_the_widget_in_jupyterlab(
             first = page.evaluate(COUNTS)
             page.wait_for_timeout(4000)
             last = page.evaluate(COUNTS)
-            if SHOTS:
-                page.screenshot(path=f"{SHOTS}/jupyterlab.png")
-        seconds = (last["ms"] - first["ms"]) / 1000
-        rates = {
-            key: (last[key] - first[key]) / seconds
-            for key in ("bundles", "frames", "columns")
-        }
-        record_property("per_second", rates)
-        assert last["gaps"] == 0
-        assert last["bundles"] > first["bundles"]
-        assert "64 channels × 30,000/s" in last["text"]
-    finally:
-        lab.send_signal(signal.SIGTERM)
-        lab.wait(30)
-        wait_until(lambda: readers_of("probe") == [], 30, "the kernel to end")
-        probe.unlink()
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
+    seconds = (last["ms"] - first["ms"]) / 1000
+    rates = {
+        key: (last[key] - first[key]) / seconds
+        for key in ("bundles", "frames", "columns")
+    }
+    record_property("per_second", rates)
+    assert last["gaps"] == 0
+    assert last["bundles"] > first["bundles"]
+    assert "64 channels × 30,000/s" in last["text"]
+    wait_until(lambda: readers_of("probe") == [], 30, "the kernel to end")
+    probe.unlink()
 
 
 def test_a_snapshot_is_a_picture_of_the_page(tmp_path: Path) -> None:

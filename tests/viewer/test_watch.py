@@ -11,6 +11,7 @@ import pytest
 from workers_pipe import double
 
 from ataraxis import Consumer, Pipe, Processor, Producer, Session
+from ataraxis.clock import now_ns
 from ataraxis.stream.inspector import Inspector
 from ataraxis.viewer.watch import StreamWatch, verdict_of
 
@@ -53,10 +54,14 @@ def test_the_verdict(streams: list[dict[str, Any]], tone: str, text: str) -> Non
     assert verdict_of(streams) == {"tone": tone, "text": text}
 
 
-def test_a_stalled_producer_and_a_refusal_are_seen() -> None:
+def test_a_stalled_producer_and_a_refusal_are_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ataraxis.viewer.watch._LEAST_S", 0.0)
     with Producer("probe", shape=(), on_full="drop_newest", buffer_count=4) as probe:
         watch = StreamWatch(None)
         with Consumer("probe", policy="lossless", label="slow"):
+            watch.look()
             for k in range(6):
                 probe.send(float(k))
             words = watch.look()
@@ -66,9 +71,12 @@ def test_a_stalled_producer_and_a_refusal_are_seen() -> None:
             found["readers"][0] | {"lag": 4, "policy": "lossless"}
             == found["readers"][0]
         )
-        assert [beat[2] for beat in watch.beats["probe"]] == [1.0]
+        assert [beat[2] for beat in watch.beats["probe"]] == [0.0]
         watch.look()
-        assert [beat[2] for beat in watch.beats["probe"]] == [1.0, 1.0]
+        assert [beat[2] for beat in watch.beats["probe"]] == [0.0, 1.0]
+        monkeypatch.setattr("ataraxis.viewer.watch._LEAST_S", 3600.0)
+        watch.look()
+        assert len(watch.beats["probe"]) == 2, "a rate over a moment is not drawn"
         probe.unlink()
     assert watch.look()["streams"] == []
     assert watch.beats == watch.ids == {}
@@ -117,3 +125,21 @@ def test_pipes_are_seen_with_their_workers() -> None:
         assert (second["workers"], second["dead_letters"]) == (1, 0)
         run.stop()
     assert watch.look()["pipes"] == []
+
+
+@pytest.mark.parametrize("names", [(), ("probe",)])
+def test_the_session_is_named_and_its_events_are_followed(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    watch = StreamWatch(None, names)
+    assert "session" not in watch.look()["about"]
+    with Session("m42_day3", directory=tmp_path):
+        words = watch.look()
+        about = words["about"]
+        assert about["session"] == "m42_day3"
+        assert about["directory"] == str(tmp_path / "m42_day3")
+        assert 0 < now_ns() - about["begun_ns"] < 10**12
+        assert watch.ids["events"]
+        assert [s["name"] for s in words["streams"]] == ([] if names else ["events"])
+        json.dumps(words)
+    assert "session" not in watch.look()["about"]

@@ -9,6 +9,7 @@ import {Intervals, Lanes} from "./strips.js";
 import {Table} from "./table.js";
 import {startTheme, toggleTheme} from "./theme.js";
 import {Traces} from "./traces.js";
+import {clock, newestOfEach} from "./words.js";
 
 const WINDOWS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30];
 const FIRST_TRACES = 3, FIRST_PICTURES = 2, MOST_INTERVALS = 4;
@@ -22,7 +23,7 @@ const token = takeToken();
 const panels = new Map();     // by stream: {stream, kind, view, number, bins}
 const byNumber = new Map();
 const state = {streams: [], labels: {}, pipes: [], about: {}, verdict: null, pages: 1};
-const counts = {frames: 0, bundles: 0, columns: 0, gaps: 0, pictures: 0, events: 0,
+const counts = {frames: 0, bundles: 0, columns: 0, gaps: 0, pictures: 0, events: 0, bytes: 0,
   drawMs: 0, tracesMs: 0, sideMs: 0, longestMs: 0};
 globalThis.viewCounts = counts;
 let seconds = Number(layout.get("seconds")) || 2, isFrozen = false, nextNumber = 1;
@@ -142,6 +143,7 @@ function take(bundle) {
   const began = performance.now();
   nowNs = Number(bundle.nowNs);
   counts.bundles++;
+  counts.bytes = link.bytes;
   for (const part of bundle.parts) {
     if (part.kind === STATE) { takeState(part.state); continue; }
     const panel = byNumber.get(part.panel);
@@ -169,7 +171,7 @@ function takeState(news) {
   if (news.beats) lanes.add(news.beats);
   if (news.events) {
     counts.events += news.events.length;
-    lanes.events = [...lanes.events, ...news.events].slice(-400);
+    lanes.events = newestOfEach([...lanes.events, ...news.events], 100);
     for (const panel of panels.values()) panel.view.addEvents?.(news.events);
   }
   for (const key of ["streams", "labels", "pipes", "about", "verdict", "pages"])
@@ -196,9 +198,17 @@ function takeState(news) {
     }
   }
   if (news.verdict) say(news.verdict);
-  if (news.about)
-    find("place").textContent = `${news.about.host} · ${news.about.context}`;
+  sayPlace(state.about);
   isSideDue = true;
+}
+
+// Which session is recorded, for how long, and where.
+function sayPlace({session, begun_ns, directory, host, context}) {
+  if (!host) return;
+  const place = find("place"), where = `${host} · ${context}`;
+  const text = session ? `${session} · ${clock((nowNs - begun_ns) / 1e9)} · ${host}` : where;
+  if (place.textContent !== text) place.textContent = text;
+  place.title = session ? `${directory} · ${where}` : where;
 }
 
 function say({tone, text}) {

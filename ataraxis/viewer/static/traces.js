@@ -1,11 +1,12 @@
 // Traces: minimum and maximum of each column, as pixels; only what is new is drawn.
 
 import {channelColour, colour, pixel} from "./theme.js";
-import {countNames, digits, round125, span, whole} from "./words.js";
+import {countNames, digits, newestOfEach, round125, span, whole} from "./words.js";
 
 const LEFT = 46, BELOW = 20, LOST = 1, FRESH = 2, HISTORY = 4, STEP = Math.SQRT2;
 const HEAD = 0.013;           // of the window: the empty strip before the newest column
 const SAMPLED = 160;          // columns that a scale is made of
+const ROOM = 1.6;             // of a row, for each channel's usual range
 const ENOUGH = 24;            // columns before the first scale
 
 export class Traces {
@@ -89,6 +90,7 @@ export class Traces {
     this.lost = new Uint8Array(this.n);
     this.held = new Uint8Array(this.n);
     this.element.style.flexGrow = this.grow ?? Math.min(8, Math.max(1.4, Math.sqrt(part.channels)));
+    this.element.style.setProperty("--rows", part.channels);
     this.paint();
   }
 
@@ -200,8 +202,8 @@ export class Traces {
     }
     if (!spreads.length) return false;
     spreads.sort((a, b) => a - b);
-    const wanted = (spreads[spreads.length >> 1] || 1) * 1.25;
-    const isFar = wanted > this.perRow * 1.3 || wanted < this.perRow / 1.6;
+    const wanted = (spreads[spreads.length >> 1] || 1) * ROOM;
+    const isFar = wanted > this.perRow * 1.2 || wanted < this.perRow / 1.6;
     const moved = !this.centres || this.centres.length !== channels ||
       centres.some((v, c) => Math.abs(v - this.centres[c]) > wanted * 0.25);
     if (!isFar && !moved) return false;
@@ -304,7 +306,7 @@ export class Traces {
   // ---- what lies over them: axes, events, the pointer
 
   addEvents(events) {
-    this.events = [...this.events, ...events].slice(-200);
+    this.events = newestOfEach([...this.events, ...events], 100);
   }
 
   // The place of a time across the plot, 0 to 1; null: not in the window.
@@ -336,7 +338,7 @@ export class Traces {
     for (let k = 0, last = -20; k < this.channels; k += each) {
       c.fillStyle = channelColour(k, this.channels);
       const y = Math.min(Math.max((k + 0.5) * row, 6), high - 4);
-      if (y - last < 12) continue;
+      if (y - last < 10) continue;
       last = y;
       c.fillText(this.nameOf(k), LEFT - 7, y, LEFT - 9);
     }
@@ -372,7 +374,7 @@ export class Traces {
     const isRare = ([, event]) => often.get(event.name) <= 16;
     for (const [place, event] of [...shown.filter(e => !isRare(e)), ...shown.filter(isRare)]) {
       const x = Math.round(LEFT + place * wide) + 0.5, isDense = often.get(event.name) > 16;
-      c.strokeStyle = ink; c.globalAlpha = 0.85;
+      c.strokeStyle = ink; c.globalAlpha = isDense ? 0.5 : 0.85;
       c.beginPath(); c.moveTo(x, 0); c.lineTo(x, isDense ? 7 : high); c.stroke();
       c.globalAlpha = 1;
       const text = event.name.slice(0, 24), width = c.measureText(text).width + 8;

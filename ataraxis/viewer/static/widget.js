@@ -30,7 +30,9 @@ export function render({model, el}) {
   const dot = Object.assign(document.createElement("span"), {className: "dot"});
   const words = document.createElement("span");
   verdict.append(dot, words);
-  root.append(verdict);
+  const bar = Object.assign(document.createElement("div"), {className: "bar"});
+  bar.append(verdict);
+  root.append(bar);
 
   const panels = new Map(), counts = {frames: 0, bundles: 0, columns: 0, gaps: 0, pictures: 0};
   el.viewCounts = counts;
@@ -42,6 +44,7 @@ export function render({model, el}) {
     const view = about.kind === "picture" ? new Picture(about.name) : new Traces(about.name);
     const panel = {view, kind: about.kind, number: next++, id: about.id};
     panels.set(about.name, panel);
+    view.element.classList.add(about.kind);
     if (panel.kind === "traces") view.meta = labels[about.id] ?? view.meta;
     root.append(view.element);
     view.resize();
@@ -81,6 +84,9 @@ export function render({model, el}) {
     if (news.events) for (const {view} of panels.values()) view.addEvents?.(news.events);
     const names = model.get("streams");
     const wanted = streams.filter(s => s.kind && (names.length ? names.includes(s.name) : !s.is_ended));
+    // In the order asked for, else traces before pictures.
+    const place = s => names.length ? names.indexOf(s.name) : s.kind === "picture" ? 1 : 0;
+    wanted.sort((a, b) => place(a) - place(b));
     for (const about of wanted.slice(0, 6)) if (!panels.has(about.name)) open(about);
   }
 

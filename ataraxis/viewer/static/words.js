@@ -30,12 +30,28 @@ export function span(seconds) {
   return `${Math.round(seconds / 3600)} h`;
 }
 
+// 1:02:03 or 2:03.
+export function clock(seconds) {
+  const s = Math.max(0, Math.floor(seconds)), two = n => String(n).padStart(2, "0");
+  const h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60;
+  return h ? `${h}:${two(m)}:${two(s % 60)}` : `${m}:${two(s % 60)}`;
+}
+
 export const plural = (n, noun) => `${whole(n)} ${noun}${n === 1 ? "" : "s"}`;
 
 // A round number at or below n: 1, 2 or 5 times a power of ten.
 export function round125(n) {
   const power = 10 ** Math.floor(Math.log10(n)), rest = n / power;
   return (rest >= 5 ? 5 : rest >= 2 ? 2 : 1) * power;
+}
+
+// The newest `most` events of each name, in order: a frequent one displaces no other.
+export function newestOfEach(events, most) {
+  const found = new Map();
+  return [...events].reverse().filter(({name}) => {
+    found.set(name, (found.get(name) ?? 0) + 1);
+    return found.get(name) <= most;
+  }).reverse();
 }
 
 // How often each name occurs among events.
