@@ -74,6 +74,11 @@ cdef class QueueToLink:
         """How many slots are leased."""
         return len(self.slots)
 
+    @property
+    def slot_bytes(self):
+        """Bytes that a buffer needs for the frames of a slot, as records."""
+        return self.queue.work.stride + RECORD * AX_QUEUE_FRAMES
+
     def take(self, unsigned char[::1] buffer not None, uint64_t start, Py_ssize_t most, bint only_back):
         """Lease values and write them as records; return the end and their numbers.
 

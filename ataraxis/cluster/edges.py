@@ -58,6 +58,8 @@ from ataraxis.link.messages import (
 from ataraxis.link.session import CALM_BEAT_S, DEAD_S, Backoff, LinkSession
 from ataraxis.pipeline.frames import lane_of
 from ataraxis.shm.context import Context
+from ataraxis.shm.header import Kind
+from ataraxis.shm.segment import Segment
 from ataraxis.shm.thread import Thread
 from ataraxis.stream import MemQ
 
@@ -132,12 +134,14 @@ class EdgeOutlet:
 
     def __init__(self, plan: EdgePlan, edges: Edges) -> None:
         self.run, self.name, self._edges = plan.run, plan.name, edges
-        self.queue = MemQ.attach(plan.name, context=edges.context)
+        segment = Segment.attach(plan.name, kind=Kind.QUEUE, context=edges.context)
+        queue_id = segment.header.uuid.hex()
+        self.queue = MemQ.of_segment(segment)
         self.lock = threading.Lock()
+        self.store = QueueToLink(self.queue)
         self.ledger = LeaseLedger(
-            QueueToLink(self.queue), self.queue._uuid.hex(),
-            lambda: edges.generation(plan.run),
-        )  # fmt: skip
+            self.store, queue_id, lambda: edges.generation(plan.run)
+        )
         self._talks: dict[LeaseLink, tuple[Conversation, threading.Event]] = {}
         self.problem = ""
 
@@ -251,8 +255,7 @@ class EdgeOutlet:
 
     def _send(self, link: LeaseLink, talk: Conversation, wake: threading.Event) -> None:
         """Send values; the sender's thread."""
-        stride = self.queue._geometry[1]
-        size = HEADER_BYTES + max(BATCH_BYTES, stride + 2048)
+        size = HEADER_BYTES + max(BATCH_BYTES, self.store.slot_bytes)
         buffer = memoryview(bytearray(size))
         sent_at = 0.0
         try:
@@ -284,24 +287,24 @@ class EdgeOutlet:
 
     # ---- for other threads
 
-    def lost(self, host: str) -> int:
+    def lost(self, host: str, generation: str = "") -> int:
         """Take back what a host has; return how many values."""
         with self.lock:
-            count = self.ledger.lost(host)
-        self._cut(host)
+            count = self.ledger.lost(host, generation)
+        self._cut()
         return count
 
     def fenced(self, host: str, generation: str) -> int:
         """Take back what a host had before a generation; return how many values."""
         with self.lock:
             count = self.ledger.fenced(host, generation)
-        self._cut("")
+        self._cut()
         return count
 
-    def _cut(self, host: str) -> None:
-        """Close the channels to a host, and those that are not current."""
+    def _cut(self) -> None:
+        """Close the channels that are not current."""
         for link, (talk, wake) in list(self._talks.items()):
-            if link.host == host or not link.is_current:
+            if not link.is_current:
                 talk.close()
             self._wake(wake)
 
@@ -317,7 +320,7 @@ class EdgeOutlet:
     def is_idle(self) -> bool:
         """Whether no value waits, or is leased."""
         with self.lock:
-            return not self.ledger.held and self.queue._counts()[2] == 0
+            return not self.ledger.held and not self.queue.statistics().used
 
     def statistics(self) -> list[dict[str, Any]]:
         """Return the totals, a row for each host that takes values."""
@@ -756,22 +759,38 @@ class Edges:
         if message.generation == self.generation(message.run):
             self.on_fence(message.run, f"host {host} has given its values to others")
 
-    def lost(self, host: str, run: str | None = None) -> int:
+    def lost(
+        self, host: str, run: str | None = None, generation: str | None = None
+    ) -> int:
         """Take back what a host has: its lease and the grace are over.
 
-        What it sends of that generation is refused from now on. Returns how many values
-        were taken back.
+        Parameters
+        ----------
+        host : str
+            The host.
+        run : str, optional
+            By default, of all runs.
+        generation : str, optional
+            What `generation` was there, as the host told. Given, this has no effect on
+            a host that has begun anew meanwhile.
+
+        Returns
+        -------
+        int
+            How many values were taken back. What the host sends of that generation is
+            refused from now on.
         """
         count = 0
         for outlet, inlet in self._of(host, run):
             if outlet is not None:
                 with outlet.lock:
                     leases = outlet.ledger.hosts.get(host)
-                    generation = "" if leases is None else leases.generation
-                self._revoke(outlet.run, host, generation)
-                count += outlet.lost(host)
+                    known = "" if leases is None else leases.generation
+                self._revoke(outlet.run, host, generation or known)
+                count += outlet.lost(host, generation or "")
             if inlet is not None:
-                self._revoke(inlet.plan.run, host, inlet.ledger.source_generation)
+                known = inlet.ledger.source_generation
+                self._revoke(inlet.plan.run, host, generation or known)
                 inlet.cut()
         return count
 

@@ -264,13 +264,14 @@ class LeaseLedger:
 
     # ---- hosts that are lost
 
-    def lost(self, host: str) -> int:
+    def lost(self, host: str, generation: str = "") -> int:
         """Take back what a host has: its workers have ended; return how many.
 
-        Its generation is revoked: it is told so when it asks again.
+        Its generation is revoked: it is told so when it asks again. If one is given,
+        nothing is done for a host that has begun another one meanwhile.
         """
         leases = self.hosts.get(host)
-        if leases is None:
+        if leases is None or (generation and leases.generation != generation):
             return 0
         self.lost_link(leases.link)
         count = self._take_back(leases)
@@ -354,7 +355,7 @@ def key_of(lane: int, sequence: int) -> int:
     return (lane ^ (sequence * _MIX & _ALL)) & _ALL
 
 
-class LaneRoots(dict[int, int]):
+class LaneRoots:
     """The lane in which a value entered this host, for each lane of what follows.
 
     Parameters
@@ -364,7 +365,8 @@ class LaneRoots(dict[int, int]):
     """
 
     def __init__(self, lane_of: Callable[[int, int], int]) -> None:
-        super().__init__({0: 0})
+        self.table = {0: 0}
+        """By lane; `FOREIGN` where it is known that there is none."""
         self._lane_of = lane_of
         self._entered = {0}
 
@@ -372,10 +374,10 @@ class LaneRoots(dict[int, int]):
         """Note that values of a lane enter this host."""
         if lane not in self._entered:
             self._entered.add(lane)
-            self[lane] = lane
+            self.table[lane] = lane
             # What was foreign may descend from it.
-            for other in [k for k, root in self.items() if root == FOREIGN]:
-                del self[other]
+            for other in [k for k, root in self.table.items() if root == FOREIGN]:
+                del self.table[other]
 
     def resolve(self, lane: int, source: int) -> None:
         """Find the root of a lane; the frame was made by the processor `source`.
@@ -387,15 +389,15 @@ class LaneRoots(dict[int, int]):
             for steps in itertools.combinations(range(min(source, 64)), length):
                 for root in self._entered:
                     if next(tries) > _MOST_TRIES:
-                        self[lane] = FOREIGN
+                        self.table[lane] = FOREIGN
                         return
                     found = root
                     for step in (*steps, source):
                         found = self._lane_of(found, step)
                     if found == lane:
-                        self[lane] = root
+                        self.table[lane] = root
                         return
-        self[lane] = FOREIGN
+        self.table[lane] = FOREIGN
 
 
 class _Wave:
@@ -444,12 +446,12 @@ class DescentLook:
         """Return those of the keys that are settled."""
         clear, scans = set(keys), list[QueueScan]()
         for place, queue in enumerate(self.queues):
-            found = QueueScan(*queue.scan(self.roots))
+            found = QueueScan(*queue.scan(self.roots.table))
             if found.unknown:
                 for lane, source in found.unknown:
-                    if lane not in self.roots:
+                    if lane not in self.roots.table:
                         self.roots.resolve(lane, source)
-                found = QueueScan(*queue.scan(self.roots))
+                found = QueueScan(*queue.scan(self.roots.table))
             clear.difference_update(found.keys)
             scans.append(found)
             for wave in self._waves:
@@ -565,6 +567,7 @@ class InboxLedger:
         self.generation = generation
         self.entries.clear()
         self._open.clear()
+        self._untold.clear()
         self.is_open = False
 
     # ---- what arrives
@@ -576,6 +579,7 @@ class InboxLedger:
             # Its host begins anew, and so do its numbers; what is here is still done.
             self.entries.clear()
             self._open.clear()
+            self._untold.clear()
             self.queue_id = offer.queue
         self.is_open = True
 
@@ -614,7 +618,7 @@ class InboxLedger:
             roots = self.descent.roots
             for lane in {lane for lane, _ in origins}:
                 roots.enter(lane)
-            keys = [key_of(roots[lane], sequence) for lane, sequence in origins]
+            keys = [key_of(roots.table[lane], sequence) for lane, sequence in origins]
             found = dict(zip(numbers, keys, strict=True))
             self.entries.update(found)
             self._open.update(found)
