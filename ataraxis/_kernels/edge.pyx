@@ -251,13 +251,15 @@ cdef class LinkToQueue:
     def put(self, const unsigned char[::1] buffer not None, uint64_t start, uint64_t stop, known not None):
         """Put the values of records, but for known ones, without waiting.
 
-        Return where the rest begins, the numbers and origins of what was put, how many were known, whether the inbox is full,
-        and what is wrong with the next record, or "".
+        Return where the rest begins, the numbers of what was put, the key of each (`key_of` in link/edge.py), their lanes,
+        how many were known, whether the inbox is full, and what is wrong with the next record, or "".
         """
         cdef uint64_t at = start, number = 0, bytes = 0, position = 0
         cdef ax_frame head
         cdef ax_origin origin
-        cdef list numbers = [], origins = []
+        cdef list numbers = [], keys = []
+        cdef set lanes = set()
+        cdef uint64_t last_lane = 0
         cdef Py_ssize_t repeated = 0
         cdef int status
         cdef const char *frame
@@ -268,36 +270,39 @@ cdef class LinkToQueue:
         try:
             while at < stop:
                 if stop - at < RECORD + sizeof(ax_frame):
-                    return at, numbers, origins, repeated, False, "a part of a record"
+                    return at, numbers, keys, lanes, repeated, False, "a part of a record"
                 memcpy(&number, &buffer[at], 8)
                 memcpy(&bytes, &buffer[at + 8], 8)
                 frame = <const char *>&buffer[at] + RECORD
                 if bytes < sizeof(ax_frame) or bytes > stop - at or room_of(bytes) > stop - at or number >> 63:
-                    return at, numbers, origins, repeated, False, "the length of a record is wrong"
+                    return at, numbers, keys, lanes, repeated, False, "the length of a record is wrong"
                 memcpy(&head, frame, sizeof(ax_frame))
                 front = ax_front_bytes(head.flags)
                 if (
                     memcmp(head.magic, AX_FRAME_MAGIC, 4) or ax_crc32(0, &head, sizeof(ax_frame) - 4) != head.header_crc
                     or head.length != bytes - sizeof(ax_frame) or front > head.length
                 ):
-                    return at, numbers, origins, repeated, False, "a record holds no frame"
+                    return at, numbers, keys, lanes, repeated, False, "a record holds no frame"
                 if known and number in known:
                     repeated += 1
                 else:
                     status = self.put_frame(frame, &head, bytes, &position)
                     if status != AX_OK:
-                        return at, numbers, origins, repeated, True, ""
+                        return at, numbers, keys, lanes, repeated, True, ""
                     numbers.append(number)
                     if head.flags & AX_FLAG_ORIGIN:
                         memcpy(&origin, frame + sizeof(ax_frame) + front - sizeof(ax_origin), sizeof(ax_origin))
-                        origins.append((origin.lane, origin.sequence))
                     else:
                         # Readers number it by its place here.
-                        origins.append((0, position * AX_QUEUE_FRAMES))
+                        origin.lane, origin.sequence = 0, position * AX_QUEUE_FRAMES
+                    if not lanes or origin.lane != last_lane:
+                        last_lane = origin.lane
+                        PySet_Add(lanes, last_lane)
+                    keys.append(origin.lane ^ origin.sequence * MIX)
                 at += room_of(bytes)
         finally:
             self.queue.leave()
-        return at, numbers, origins, repeated, False, ""
+        return at, numbers, keys, lanes, repeated, False, ""
 
     cdef int put_frame(self, const char *frame, const ax_frame *head, uint64_t bytes, uint64_t *position) except -100:
         # Put a whole frame without waiting; AX_FULL, or AX_OK and its position. The caller is inside.
@@ -349,16 +354,16 @@ cdef class QueueScanner:
         self.queue = queue
         self.has_last = has_last
 
-    def scan(self, dict roots not None):
-        """Return the keys of the values, the lanes without a root and who made such a frame, the smallest number of a
-        frame whose root is -1, or None, the number that the next frame has at least, and how many frames wait."""
+    def scan(self, dict roots not None, set keys not None):
+        """Add the keys of the values to `keys`. Return the lanes without a root and who made such a frame, the smallest number
+        of a frame whose root is -1, or None, the number that the next frame has at least, and how many frames wait."""
         cdef uint64_t i, k, lane, last_lane = 0, root = 0, waiting = 0, first_foreign = <uint64_t>-1, tail
         cdef ax_origin origins[64]
         cdef uint32_t sources[64]
         cdef uint64_t numbers[64]
         cdef int count
         cdef bint is_known = False, is_foreign = False
-        cdef set keys = set(), unknown = set()
+        cdef set unknown = set()
         self.queue.enter()
         try:
             queue_reap(&self.queue.work)
@@ -383,7 +388,7 @@ cdef class QueueScanner:
                         PySet_Add(keys, root ^ origins[k].sequence * MIX)
         finally:
             self.queue.leave()
-        return keys, unknown, None if first_foreign == <uint64_t>-1 else first_foreign, tail, waiting
+        return unknown, None if first_foreign == <uint64_t>-1 else first_foreign, tail, waiting
 
     cdef int read_slot(self, uint64_t i, ax_origin *origins, uint32_t *sources, uint64_t *numbers, uint64_t *waiting) except -1:
         # The frames of a slot that are not acknowledged, as they were at one moment; their count.

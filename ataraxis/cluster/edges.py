@@ -67,7 +67,9 @@ EDGE = "edge "
 """Begins the name of an edge's channel."""
 DIAL_S = 3.0
 _IDLE_S, _POLL_S, _FULL_S = 0.5, 0.05, 0.002
-_GATHER_S, _FEW = 0.0005, 16
+_GATHER_S, _FEW_BYTES = 0.001, 1 << 16
+_TURN_S = 0.02
+"""A batch may arrive for so long before settlements and beats have their turn."""
 _RECEIVE_BYTES = 1 << 20
 _ROOM = 1 << 17
 
@@ -269,7 +271,7 @@ class EdgeOutlet:
                 if count:
                     talk.send_frames(buffer[:count], count)
                     now = time.monotonic()
-                    if count < _FEW * 1024 and now - sent_at < 2 * _GATHER_S:
+                    if count < _FEW_BYTES and now - sent_at < 2 * _GATHER_S:
                         time.sleep(_GATHER_S)  # a few at a time cost the most
                     sent_at = now
                     continue
@@ -503,7 +505,9 @@ class EdgeInlet:
             if talk.is_full:
                 time.sleep(pause)
                 return
-        talk.receive(pause)
+        found = talk.receive(pause)
+        while found and talk.lacks and time.monotonic() - now < _TURN_S:
+            found = talk.receive(_FULL_S)
 
     def _take(self, talk: Conversation) -> bool:
         """Take what has arrived; return whether the inbox is full."""

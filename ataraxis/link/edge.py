@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ataraxis.errors import BadMessage
@@ -35,7 +35,7 @@ from ataraxis.link.messages import (
 CREDIT, MOST_CREDIT = 64, 4096
 """Values that wait in an inbox, at first and at most: as many as are taken at once."""
 CREDIT_BYTES = 1 << 22
-LOOK_S, CALM_LOOK_S = 0.003, 0.05
+LOOK_S, CALM_LOOK_S = 0.005, 0.05
 """Shortest and longest time between two looks at the queues behind an inbox, s."""
 _BATCH = 1024
 _GENERATIONS = 64
@@ -319,8 +319,6 @@ class LeaseLedger:
 class QueueScan(NamedTuple):
     """What a queue holds that is not acknowledged."""
 
-    keys: Collection[int]
-    """Of values, see `key_of`."""
     unknown: Collection[tuple[int, int]]
     """Lanes that have no root yet, and which processor made the frame."""
     first_foreign: int | None
@@ -334,10 +332,11 @@ class QueueScan(NamedTuple):
 class ScannedQueue(Protocol):
     """A queue that is looked at; `ataraxis._kernels.edge.QueueScanner`."""
 
-    def scan(self, roots: Any) -> Sequence[Any]:
+    def scan(self, roots: Any, keys: set[int]) -> Sequence[Any]:
         """Look at every frame that is not acknowledged; return a `QueueScan`'s fields.
 
-        `roots`: the root of each lane, or `FOREIGN`.
+        `roots`: the root of each lane, or `FOREIGN`. The keys of the values are added
+        to `keys`.
         """
 
 
@@ -442,33 +441,42 @@ class DescentLook:
         """Values in the inbox that are not leased."""
         self._waves: list[_Wave] = []
 
-    def look(self, keys: Collection[int]) -> set[int]:
-        """Return those of the keys that are settled."""
-        clear, scans = set(keys), list[QueueScan]()
+    def look(self, values: Mapping[int, int]) -> list[int]:
+        """Return the numbers of those values that are settled; `values` has the keys.
+
+        Keys as of `key_of`.
+        """
+        held, scans = set[int](), list[QueueScan]()
         for place, queue in enumerate(self.queues):
-            found = QueueScan(*queue.scan(self.roots.table))
+            found = QueueScan(*queue.scan(self.roots.table, held))
             if found.unknown:
                 for lane, source in found.unknown:
                     if lane not in self.roots.table:
                         self.roots.resolve(lane, source)
-                found = QueueScan(*queue.scan(self.roots.table))
-            clear.difference_update(found.keys)
+                found = QueueScan(*queue.scan(self.roots.table, held))
             scans.append(found)
             for wave in self._waves:
                 wave.step(place, found)
         self.waiting = scans[0].waiting
-        fresh = clear.difference(*(wave.keys for wave in self._waves))
+        if not self._waves and all(found.first_foreign is None for found in scans):
+            return [number for number, key in values.items() if key not in held]
+        settled = self._settled({k for k in values.values() if k not in held}, scans)
+        return [number for number, key in values.items() if key in settled]
+
+    def _settled(self, clear: set[int], scans: list[QueueScan]) -> set[int]:
+        """Return those of the keys whose wave is over; begin one for the others."""
+        settled = clear.difference(*(wave.keys for wave in self._waves))
         if any(found.first_foreign is not None for found in scans):
-            wave = _Wave(fresh)
-            fresh = set()
+            wave = _Wave(settled)
+            settled = set()
             self._waves.append(wave)
             for place, found in enumerate(scans):
                 wave.step(place, found)
         for wave in self._waves:
             if wave.stage == len(scans):
-                fresh |= wave.keys & clear
+                settled |= wave.keys & clear
         self._waves = [w for w in self._waves if w.keys and w.stage < len(scans)]
-        return fresh
+        return settled
 
 
 # ---- the side of the workers
@@ -479,7 +487,7 @@ class EdgeInbox(Protocol):
 
     def put(
         self, buffer: Any, start: int, stop: int, known: Collection[int]
-    ) -> tuple[int, list[int], list[tuple[int, int]], int, bool, str]:
+    ) -> tuple[int, list[int], list[int], Collection[int], int, bool, str]:
         """Put the values of records, but for known ones, without waiting.
 
         Returns
@@ -488,8 +496,10 @@ class EdgeInbox(Protocol):
             Where the rest begins.
         numbers : list of int
             Of the values that were put.
-        origins : list of tuple of (int, int)
-            Their lanes and sequences.
+        keys : list of int
+            The key of each, of its own lane.
+        lanes : collection of int
+            The lanes among them.
         repeated : int
             How many were known.
         is_full : bool
@@ -605,7 +615,7 @@ class InboxLedger:
         """
         if not self.is_open:
             raise BadMessage(f"edge {self.edge!r}: values arrive without an offer")
-        at, numbers, origins, repeated, is_full, problem = self.inbox.put(
+        at, numbers, keys, lanes, repeated, is_full, problem = self.inbox.put(
             buffer, start, stop, self.entries
         )
         self.received += len(numbers)
@@ -615,10 +625,8 @@ class InboxLedger:
             self._untold += numbers
             self.settled += len(numbers)
         else:
-            roots = self.descent.roots
-            for lane in {lane for lane, _ in origins}:
-                roots.enter(lane)
-            keys = [key_of(roots.table[lane], sequence) for lane, sequence in origins]
+            for lane in lanes:
+                self.descent.roots.enter(lane)
             found = dict(zip(numbers, keys, strict=True))
             self.entries.update(found)
             self._open.update(found)
@@ -652,15 +660,14 @@ class InboxLedger:
         """Find what is settled, and what the workers have taken."""
         if self.descent is None or now < self._looked_at + self._look_s:
             return
-        settled = self.descent.look(self._open.values())
-        if settled:
-            done = [number for number, key in self._open.items() if key in settled]
+        done = self.descent.look(self._open)
+        if done:
             for number in done:
                 del self._open[number]
                 self.entries[number] = None
             self.settled += len(done)
             self._untold += done
-        is_news = self._note_taken(self.descent.waiting) or bool(settled)
+        is_news = self._note_taken(self.descent.waiting) or bool(done)
         self._look_s = LOOK_S if is_news else min(2 * self._look_s, CALM_LOOK_S)
         self._looked_at = now
 

@@ -137,9 +137,10 @@ class SimQueue:
 
     def put(
         self, buffer: Any, start: int, stop: int, known: Collection[int]
-    ) -> tuple[int, list[int], list[tuple[int, int]], int, bool, str]:
+    ) -> tuple[int, list[int], list[int], set[int], int, bool, str]:
         numbers: list[int] = []
-        origins: list[tuple[int, int]] = []
+        keys: list[int] = []
+        lanes: set[int] = set()
         repeated = 0
         while start < stop:
             number, _ = RECORD.unpack_from(buffer, start)
@@ -149,16 +150,17 @@ class SimQueue:
                 repeated += 1
             else:
                 if not self.offer((lane, sequence, source)):
-                    return start, numbers, origins, repeated, True, ""
+                    return start, numbers, keys, lanes, repeated, True, ""
                 numbers.append(number)
-                origins.append((lane, sequence))
+                keys.append(key_of(lane, sequence))
+                lanes.add(lane)
             start += 40
-        return start, numbers, origins, repeated, False, ""
+        return start, numbers, keys, lanes, repeated, False, ""
 
     # ScannedQueue
 
-    def scan(self, roots: dict[int, int]) -> tuple[Any, ...]:
-        keys, unknown, foreign = set(), set(), list[int]()
+    def scan(self, roots: dict[int, int], keys: set[int]) -> tuple[Any, ...]:
+        unknown, foreign = set[tuple[int, int]](), list[int]()
         for number, (lane, sequence, source) in self.frames.items():
             root = roots.get(lane)
             if root is None:
@@ -168,7 +170,7 @@ class SimQueue:
             else:
                 keys.add(key_of(root, sequence))
         waiting = sum(state != LEASED for state in self.state.values())
-        return keys, unknown, min(foreign, default=None), self.next, waiting
+        return unknown, min(foreign, default=None), self.next, waiting
 
 
 class SimWorker:
