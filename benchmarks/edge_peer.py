@@ -1,4 +1,7 @@
-"""Processes of `bench_edge`: ``edge_peer.py agent|worker {JSON}``; ends with its input."""
+"""Processes of `bench_edge`: ``edge_peer.py agent|worker {JSON}``.
+
+Each ends with its input.
+"""
 
 from __future__ import annotations
 

@@ -142,8 +142,9 @@ class EdgeOutlet:
         self.lock = threading.Lock()
         self.store = QueueToLink(self.queue)
         self.ledger = LeaseLedger(
-            self.store, queue_id, lambda: edges.generation(plan.run)
-        )
+            self.store, queue_id, lambda: edges.generation(plan.run),
+            self.queue.buffer_count,
+        )  # fmt: skip
         self._talks: dict[LeaseLink, tuple[Conversation, threading.Event]] = {}
         self.problem = ""
 
@@ -612,6 +613,8 @@ class _EdgeRun:
         self.generation = secrets.token_hex(8)
         self.roots = LaneRoots(lane_of)
         self.lock = threading.RLock()
+        self.is_told = False
+        """Whether `on_fence` was called in this generation."""
 
 
 class Edges:
@@ -633,8 +636,9 @@ class Edges:
     Attributes
     ----------
     on_fence : callable
-        Called with a run and the reason when its workers here must end at once, as
-        their values were given to other hosts; then `fence` has to be called.
+        Called, once a generation, with a run and the reason when its workers here must
+        end at once, as their values were given to other hosts; then `fence` has to be
+        called. It returns soon: a thread of an edge waits.
     """
 
     def __init__(
@@ -751,7 +755,7 @@ class Edges:
             inlets = [e for k, e in self._inlets.items() if k[0] == run]
             outlets = [e for k, e in self._outlets.items() if k[0] == run]
         with found.lock:
-            found.generation = secrets.token_hex(8)
+            found.generation, found.is_told = secrets.token_hex(8), False
             for outlet in outlets:
                 outlet.drop()
             for inlet in inlets:
@@ -760,7 +764,11 @@ class Edges:
 
     def told_to_fence(self, message: EdgeFence, host: str) -> None:
         """Take what another host says: its values here were given to others."""
-        if message.generation == self.generation(message.run):
+        found = self._run(message.run)
+        with self._gate:
+            is_new = message.generation == found.generation and not found.is_told
+            found.is_told |= is_new
+        if is_new:
             self.on_fence(message.run, f"host {host} has given its values to others")
 
     def lost(

@@ -115,6 +115,9 @@ class LeaseLedger:
         Its id: numbers are its own.
     generation : callable
         Returns the run's generation on this host.
+    slots : int, optional
+        Of the queue. Where hosts compete, one may have three quarters of them: if what
+        it makes cannot leave it, the others go on.
 
     Notes
     -----
@@ -124,9 +127,14 @@ class LeaseLedger:
     """
 
     def __init__(
-        self, queue: EdgeQueue, queue_id: str, generation: Callable[[], str]
+        self,
+        queue: EdgeQueue,
+        queue_id: str,
+        generation: Callable[[], str],
+        slots: int = 1 << 62,
     ) -> None:
         self.queue, self.queue_id, self._generation = queue, queue_id, generation
+        self._most = 3 * slots // 4
         self.hosts: dict[str, HostLeases] = {}
         self.sent = self.settled = self.resent = self.taken_back = self.links = 0
 
@@ -194,9 +202,7 @@ class LeaseLedger:
         link.settlements += 1
         if link.is_current:
             held = self.hosts[link.host].held
-            mine = [number for number in numbers if number in held]
-            for number in mine:
-                del held[number]
+            mine = [number for number in numbers if held.pop(number, 0) is None]
             self.queue.settle(mine)
             self.settled += len(mine)
         return EdgeConfirm(link.settlements)
@@ -213,6 +219,8 @@ class LeaseLedger:
         if link.needs:
             return self._fill_needs(link, buffer)
         leases, credit = self.hosts[link.host], max(link.credit, 0)
+        if len(self.hosts) > 1:
+            credit = max(min(credit, self._most - len(leases.held)), 0)
         end, numbers = self.queue.take(
             buffer, HEADER_BYTES, min(credit, _BATCH) or _BATCH, credit == 0
         )
@@ -596,10 +604,11 @@ class InboxLedger:
     def held(self, numbers: Sequence[int]) -> list[int]:
         """Take the numbers that this host has leased; return those that it lacks."""
         leased = set(numbers)
-        for number in [n for n, key in self.entries.items() if key is None]:
-            if number in leased:
-                self._untold.append(number)  # the settlement was lost
-            else:
+        settled = [number for number, key in self.entries.items() if key is None]
+        # Of these the settlement was lost, or is not sent yet; the others may go.
+        self._untold = [number for number in settled if number in leased]
+        for number in settled:
+            if number not in leased:
                 del self.entries[number]
         return [number for number in numbers if number not in self.entries]
 

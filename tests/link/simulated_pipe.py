@@ -1,4 +1,4 @@
-"""Pipes over many hosts in one process: real ledgers of edges, everything else simulated.
+"""Pipes over many hosts in one process: real ledgers of edges, all else simulated.
 
 Each group of hosts is a pipe: its values are put at `home`, go to hosts that compete,
 through two processors there, over a second edge to one or two other hosts, and home.
@@ -491,8 +491,9 @@ class SimHost:
 
     def add_outlet(self, run: int, name: str) -> None:
         self.outlets[run, name] = self.lab.lease_class(
-            self.queues[name], self.queues[name].id, lambda: self.generation
-        )
+            self.queues[name], self.queues[name].id, lambda: self.generation,
+            self.queues[name].slots,
+        )  # fmt: skip
 
     def emit(self, sequence: int) -> int:
         """Number what a worker emits itself; the lab remembers what it was made of."""
@@ -635,8 +636,12 @@ class PipeLab:
     def _make(self, run: int, emits: bool) -> None:
         """Make a pipe: home, 2 or 3 hosts that compete, 1 or 2 hosts, home."""
         name, home = f"r{run}", self.home
-        first = [SimHost(self, f"{name}-b{k}") for k in range(self.random.choice((2, 3)))]
-        second = [SimHost(self, f"{name}-c{k}") for k in range(self.random.choice((1, 2)))]
+        first = [
+            SimHost(self, f"{name}-b{k}") for k in range(self.random.choice((2, 3)))
+        ]
+        second = [
+            SimHost(self, f"{name}-c{k}") for k in range(self.random.choice((1, 2)))
+        ]
         is_ordered = len(second) == 1 and not emits
         self.results[run] = set()
         home.queues[f"{name}.1"] = SimQueue(400)
@@ -729,9 +734,11 @@ class PipeLab:
                     self.orders.remove(order)
                     self._take_back(host, order[1], order[2])
             if host.is_running and self.now - host.beat > LEASE_S:
-                if any(w.taken is not None or w.early for w in host.workers):
-                    host.fence()
-                elif host.queues["in"].frames or not host.run_lost:
+                if (
+                    any(w.taken is not None or w.early for w in host.workers)
+                    or host.queues["in"].frames
+                    or not host.run_lost
+                ):
                     host.fence()
                 host.beat = self.now
             if not host.run_lost and self.now - host.heard > LEASE_S + GRACE_S:
@@ -840,7 +847,9 @@ class PipeLab:
 
     @property
     def is_complete(self) -> bool:
-        return all(len(found) == self.values for found in self.results.values()) and all(
+        return all(
+            len(found) == self.values for found in self.results.values()
+        ) and all(
             not host.queues[name].frames
             for host in [self.home, *self.hosts]
             for name in host.queues

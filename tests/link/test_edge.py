@@ -245,7 +245,7 @@ def test_a_host_gets_what_its_credit_allows() -> None:
     ledger.grant(link, EdgeGrant(5, CREDIT_BYTES))
     ledger.grant(link, EdgeGrant(4, 0))  # a number only grows
     assert sent(ledger, link, buffer) == [LEASES, 3, 4]
-    assert ledger.settle(link, [1, 4, 99]) == EdgeConfirm(1)
+    assert ledger.settle(link, [1, 4, 99, 1]) == EdgeConfirm(1)
     assert 1 not in queue.frames
     assert ledger.held == 3
 
@@ -258,6 +258,18 @@ def test_a_value_that_was_taken_back_needs_no_credit() -> None:
     assert ledger.lost("b") == 2
     assert sent(ledger, c, buffer) == [BACK, 0, 1]
     assert c.credit == 0
+
+
+def test_a_host_that_competes_leaves_slots_for_others() -> None:
+    queue = SimQueue(8)
+    for k in range(8):
+        queue.offer((HEAD_LANE, k, 0))
+    ledger = LeaseLedger(queue, queue.id, lambda: "a.0", queue.slots)
+    buffer = memoryview(bytearray(1 << 14))
+    b, c = linked(ledger, "b"), linked(ledger, "c")
+    assert sent(ledger, b, buffer) == [LEASES, *range(6)]
+    assert sent(ledger, b, buffer) == []
+    assert sent(ledger, c, buffer) == [LEASES, 6, 7]
 
 
 def test_a_generation_that_was_lost_is_told_to_fence() -> None:
@@ -390,6 +402,7 @@ def test_home_settles_what_it_receives() -> None:
     data = records(0, 1, 2)
     ledger.put(data, 0, len(data), has_credit=True)
     assert ledger.settled_due() == [0, 1, 2]
+    assert ledger.held([1, 2]) == []
     assert ledger.held([1, 2]) == []
     assert ledger.settled_due() == [1, 2], "the first settlement was lost"
 

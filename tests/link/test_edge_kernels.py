@@ -37,7 +37,9 @@ def post(queue: MemQ, value: Any, sequence: int, lane: int = HEAD_LANE) -> None:
     assert queue.post(value, -1, (lane, sequence, 0), 3, 77, 0)
 
 
-def taken(store: QueueToLink, most: int = 99, **more: bool) -> tuple[bytearray, int, Any]:
+def taken(
+    store: QueueToLink, most: int = 99, **more: bool
+) -> tuple[bytearray, int, Any]:
     buffer = bytearray(1 << 20)
     end, numbers = store.take(buffer, 64, most, more.get("only_back", False))
     return buffer, end, numbers
@@ -59,7 +61,7 @@ def test_values_arrive_as_they_lay_in_the_queue() -> None:
         buffer, end, numbers = taken(store)
         assert numbers == [64 * k for k in range(8)]
         assert LinkToQueue(far).put(buffer, 64, end, {}) == (
-            end, numbers, [*(key_of(HEAD_LANE, k) for k in range(7)), key_of(0, 7 * 64)],
+            end, numbers, [*(key_of(HEAD_LANE, k) for k in range(7)), key_of(0, 448)],
             {HEAD_LANE, 0}, 0, False, "",
         )  # fmt: skip
         for k, value in enumerate(values):
