@@ -11,12 +11,13 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from ataraxis._kernels.edge import LinkToQueue, QueueScanner, QueueToLink
 from ataraxis.errors import (
+    AccessDenied,
     AtaraxisError,
     BadMessage,
     CorruptFrame,
@@ -24,7 +25,7 @@ from ataraxis.errors import (
     SourceNotFound,
 )
 from ataraxis.frame import HEADER_BYTES
-from ataraxis.link.carrier import Carrier, Channel, ChannelClosed
+from ataraxis.link.carrier import NAME_BYTES, Carrier, Channel, ChannelClosed
 from ataraxis.link.conversation import Conversation
 from ataraxis.link.edge import (
     DescentLook,
@@ -146,18 +147,14 @@ class EdgeOutlet:
             self.queue.buffer_count,
         )  # fmt: skip
         self._talks: dict[LeaseLink, tuple[Conversation, threading.Event]] = {}
+        self.hosts = {plan.to}
+        """Hosts that may take its values."""
         self.problem = ""
 
-    def serve(self, talk: Conversation, early: Iterator[LinkMessage]) -> None:
+    def serve(
+        self, talk: Conversation, want: EdgeWant, waiting: list[LinkMessage]
+    ) -> None:
         """Serve a channel until it ends; in the caller's thread."""
-        waiting = list(early)
-        while not waiting:
-            talk.send()
-            talk.receive(min(talk.wait_time(time.monotonic()), _IDLE_S))
-            waiting += talk.messages(has_frames=True)
-        want = waiting.pop(0)
-        if not isinstance(want, EdgeWant):
-            raise BadMessage(f"expected 'edge want', got {type(want).__name__}")
         host = talk.channel.peer
         with self.lock:
             link, answer, held = self.ledger.want(host, want)
@@ -462,8 +459,8 @@ class EdgeInlet:
     def _talk_once(self, backoff: Backoff) -> None:
         plan, edges = self.plan, self._edges
         channel = edges.carrier.dial(
-            edges.address_of(plan.source), plan.source,
-            f"{EDGE}{plan.run} {plan.name}", DIAL_S,
+            edges.address_of(plan.source), plan.source, _channel_name(plan.name),
+            DIAL_S,
         )  # fmt: skip
         session = LinkSession(
             edges.me, plan.source, time.monotonic(), beat_s=CALM_BEAT_S
@@ -587,6 +584,12 @@ class EdgeInlet:
         return False
 
 
+def _channel_name(edge: str) -> str:
+    """Return the name of an edge's channel, which is told to nothing but logs."""
+    data = f"{EDGE}{edge}".encode()[:NAME_BYTES]
+    return data.decode("utf-8", "ignore")
+
+
 def _make_room(talk: Conversation) -> None:
     """Let the buffer have room for the batch that begins to arrive."""
     size = batch_bytes(talk.buffer, talk.start, talk.stop)
@@ -687,8 +690,11 @@ class Edges:
             raise ValueError(f"edge {plan.name!r} is not one of host {self.me.host!r}")
         with self._gate:
             if plan.source == self.me.host:
-                if (plan.run, plan.name) not in self._outlets:
+                outlet = self._outlets.get((plan.run, plan.name))
+                if outlet is None:
                     self._outlets[plan.run, plan.name] = EdgeOutlet(plan, self)
+                else:
+                    outlet.hosts.add(plan.to)
                 return
             key = plan.run, plan.name, plan.source
             known = self._inlets.get(key)
@@ -725,15 +731,15 @@ class Edges:
         )
         talk = Conversation(channel, session)
         try:
-            early = talk.greet(DIAL_S)
-            run, _, name = channel.name.removeprefix(EDGE).partition(" ")
-            with self._gate:
-                outlet = self._outlets.get((run, name))
-            if outlet is None:
-                raise SourceNotFound(
-                    f"edge {name!r} of run {run!r} is not known on {self.me.host!r}"
-                )
-            outlet.serve(talk, early)
+            waiting = list(talk.greet(DIAL_S))
+            while not waiting:
+                talk.send()
+                talk.receive(min(talk.wait_time(time.monotonic()), _IDLE_S))
+                waiting += talk.messages(has_frames=True)
+            want = waiting.pop(0)
+            if not isinstance(want, EdgeWant):
+                raise BadMessage(f"expected 'edge want', got {type(want).__name__}")
+            self._found(want, channel.peer).serve(talk, want, waiting)
         except (ChannelClosed, TimeoutError):
             raise
         except (AtaraxisError, OSError, ValueError) as error:
@@ -741,6 +747,22 @@ class Edges:
             raise
         finally:
             talk.close()
+
+    def _found(self, want: EdgeWant, host: str) -> EdgeOutlet:
+        """Return the edge queue that a host asks for."""
+        with self._gate:
+            outlet = self._outlets.get((want.run, want.edge))
+        me = self.me.host
+        if outlet is None:
+            raise SourceNotFound(
+                f"edge {want.edge!r} of run {want.run!r} is not known on {me!r}"
+            )
+        if host not in outlet.hosts:
+            raise AccessDenied(
+                f"host {host!r} has no part of edge {want.edge!r} on {me!r}: connect "
+                "its plan there first"
+            )
+        return outlet
 
     # ---- fences
 
@@ -846,5 +868,8 @@ class Edges:
     def statistics(self) -> list[dict[str, Any]]:
         """Return the totals of each edge here, JSON-able."""
         with self._gate:
-            parts = [*self._outlets.values(), *self._inlets.values()]
+            parts: list[EdgeOutlet | EdgeInlet] = [
+                *self._outlets.values(),
+                *self._inlets.values(),
+            ]
         return [row for part in parts for row in part.statistics()]

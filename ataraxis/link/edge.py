@@ -43,7 +43,7 @@ _GENERATIONS = 64
 # ---- the side that puts
 
 
-class EdgeQueue(Protocol):
+class LeasedQueue(Protocol):
     """The edge queue of a ledger; `ataraxis._kernels.edge.QueueToLink`.
 
     A value's number is the same at each delivery, and never another value's.
@@ -109,7 +109,7 @@ class LeaseLedger:
 
     Parameters
     ----------
-    queue : EdgeQueue
+    queue : LeasedQueue
         The queue.
     queue_id : str
         Its id: numbers are its own.
@@ -128,7 +128,7 @@ class LeaseLedger:
 
     def __init__(
         self,
-        queue: EdgeQueue,
+        queue: LeasedQueue,
         queue_id: str,
         generation: Callable[[], str],
         slots: int = 1 << 62,

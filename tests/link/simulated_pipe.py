@@ -93,7 +93,7 @@ class SimQueue:
             raise Broken(f"{number} is acknowledged without a lease")
         del self.frames[number]
 
-    # EdgeQueue
+    # LeasedQueue
 
     def take(
         self, buffer: Any, start: int, most: int, only_back: bool

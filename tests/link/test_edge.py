@@ -39,8 +39,6 @@ from ataraxis.link.messages import (
     EdgeGrant,
     EdgeOffer,
     EdgeWant,
-    decode,
-    encode,
 )
 from ataraxis.pipeline.frames import CALL_LANE, HEAD_LANE, lane_of
 
@@ -486,14 +484,3 @@ def test_batches_are_checked() -> None:
     assert batch is not None
     with pytest.raises(BadMessage, match="part of one"):
         numbers_of(odd, batch._replace(end=batch.end - 1))
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        want(), EdgeOffer("q", "g"), EdgeGrant(1, 2), EdgeConfirm(3),
-        EdgeFence("run", "g"),
-    ],
-)  # fmt: skip
-def test_messages_come_back(message: Any) -> None:
-    assert decode(encode(message)) == message

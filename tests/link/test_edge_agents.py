@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import threading
 import time
@@ -288,6 +289,20 @@ def test_an_edge_of_another_host_or_another_plan_is_refused() -> None:
                     {**good, "ends": True}):  # fmt: skip
             with pytest.raises(BadMessage):
                 EdgePlan.from_dict(bad)
+
+
+def test_a_host_without_a_plan_gets_no_values() -> None:
+    with agents.lab("home", "b", "spy") as lab:
+        queue = MemQ("r.edge.0", 8, 1024, context=lab.contexts["home"])
+        inbox = MemQ("r.in.0", 8, 1024, context=lab.contexts["spy"])
+        queue.put(5)
+        plan = EdgePlan(RUN, "r.edge.0", "home", "b", "r.in.0")
+        lab.agents["home"].edges.connect(plan)
+        lab.agents["spy"].edges.connect(dataclasses.replace(plan, to="spy"))
+        wait_until(lambda: any("has no part of edge" in text for text in lab.said), 20)
+        assert (queue.qsize(), inbox.qsize()) == (1, 0)
+        queue.unlink()
+        inbox.unlink()
 
 
 @pytest.mark.slow
