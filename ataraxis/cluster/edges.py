@@ -309,7 +309,7 @@ class EdgeOutlet:
             self._wake(wake)
 
     def drop(self) -> None:
-        """Empty the queue: the run begins anew on this host."""
+        """Empty the queue: the run begins again on this host."""
         with self.lock:
             self.ledger.drop()
             empty(self.queue)
@@ -410,7 +410,7 @@ class EdgeInlet:
         ]  # fmt: skip
 
     def fence(self, generation: str) -> None:
-        """Begin anew: what is in the queues here is dropped; under the run's lock."""
+        """Begin again: what is in the queues here is dropped; under the run's lock."""
         self.ledger.fence(generation)
         if not self.plan.is_home:
             for queue in self.queues:
@@ -767,7 +767,7 @@ class Edges:
     # ---- fences
 
     def fence(self, run: str) -> str:
-        """Begin a run anew here: its workers have ended, nothing of it is kept.
+        """Begin a run again here: its workers have ended, nothing of it is kept.
 
         Empties the inboxes of its edges, the queues behind them, and the edge queues of
         this host; returns the new generation, which the other hosts are told.
@@ -806,7 +806,7 @@ class Edges:
             By default, of all runs.
         generation : str, optional
             What `generation` was there, as the host told. Given, this has no effect on
-            a host that has begun anew meanwhile.
+            a host that has begun again meanwhile.
 
         Returns
         -------

@@ -159,7 +159,7 @@ class LeaseLedger:
         if want.generation in leases.revoked:
             return None, EdgeFence(want.run, want.generation), []
         if want.generation != leases.generation:
-            # The host begins anew: nothing of what it had is there any more.
+            # The host begins again: nothing of what it had is there any more.
             self._take_back(leases)
             self._revoke(leases)
             leases.generation = want.generation
@@ -307,7 +307,7 @@ class LeaseLedger:
         leases.generation = ""
 
     def drop(self) -> None:
-        """Forget what hosts have: the queue was emptied, the run begins anew here."""
+        """Forget what hosts have: the queue was emptied, the run begins again here."""
         for leases in self.hosts.values():
             self.lost_link(leases.link)
             self.queue.settle(list(leases.held))
@@ -594,7 +594,7 @@ class InboxLedger:
         """Take the id of the edge queue."""
         self.source_generation = offer.generation
         if offer.queue != self.queue_id:
-            # Its host begins anew, and so do its numbers; what is here is still done.
+            # Its host begins again, and so do its numbers; what is here is still done.
             self.entries.clear()
             self._open.clear()
             self._untold.clear()

@@ -49,7 +49,7 @@ def seal(kind: int, buffer: memoryview, end: int) -> int:
     >>> seal(SETTLED, memoryview(data), 72)
     72
     >>> next_batch(memoryview(data), 0, 72), next_batch(memoryview(data), 0, 70)
-    (Batch(kind=4, start=64, end=72), None)
+    (Batch(kind=5, start=64, end=72), None)
     """
     crc = crc32(buffer[HEADER_BYTES:end])
     head = _FIXED.pack(

@@ -243,7 +243,7 @@ class EdgeOffer:
     """Values follow, after the numbers of those that the host has leased already."""
 
     queue: str = _text()
-    """Id of the edge queue: another one numbers its values anew."""
+    """Id of the edge queue: another one has other numbers."""
     generation: str = _text()
     """Of the run on this host."""
 

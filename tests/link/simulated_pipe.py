@@ -506,7 +506,7 @@ class SimHost:
             self.fence()
 
     def fence(self) -> None:
-        """End the workers; once they have ended, begin anew."""
+        """End the workers; once they have ended, begin again."""
         if self.is_fencing or self.is_home:
             return
         self.is_fencing = True

@@ -130,7 +130,7 @@ class SettlesReceived(InboxLedger):
 
 
 class KeepsLeases(LeaseLedger):
-    """Does not take back what a host had that begins anew."""
+    """Does not take back what a host had that begins again."""
 
     def want(self, host: str, want: EdgeWant) -> Any:
         leases = self.hosts.get(host)
