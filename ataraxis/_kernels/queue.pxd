@@ -115,6 +115,7 @@ cdef bint queue_grow(ax_work *work) noexcept nogil
 cdef void queue_publish(ax_work *work, uint64_t index, uint64_t position, uint32_t bytes, uint32_t frames, uint32_t flags) noexcept nogil
 cdef void queue_abandon(ax_work *work, uint64_t index) noexcept nogil
 cdef int queue_lease(ax_work *work, ax_lease *slot_lease) noexcept nogil
+cdef int lease_retry(ax_work *work, ax_lease *slot_lease) noexcept nogil
 cdef int queue_settle(ax_work *work, ax_lease *slot_lease, uint64_t done, bint failed) noexcept nogil
 cdef int queue_mark(ax_work *work, ax_lease *slot_lease, uint64_t done) noexcept nogil
 cdef bint queue_holds(ax_work *work, ax_lease *slot_lease) noexcept nogil

@@ -17,6 +17,7 @@ from ataraxis.clock import boot_id, now_ns
 from ataraxis.cluster.checks import RATE_BYTES, checks_here, examine_host
 from ataraxis.cluster.control import CONTROL, DIAL_S, HostContact, serve_control
 from ataraxis.cluster.door import AgentDoor, AgentLock, DoorVisit
+from ataraxis.cluster.edges import EDGE, Edges
 from ataraxis.cluster.status import (
     ENDED,
     LOST,
@@ -149,6 +150,7 @@ class Agent:
         self._lock: AgentLock | None = AgentLock(self._context)
         self._door: AgentDoor | None = None
         self._outlets: OutletRuns | None = None
+        self._edges: Edges | None = None
         self._carrier = carrier
         self._me = Hello(
             self._hosts.lab, self._hosts.me, boot_id() or "unknown", uuid.uuid4().hex
@@ -171,6 +173,9 @@ class Agent:
             self._context, Path(spool.directory).expanduser(), spool.limit(),
             self.report,
         )  # fmt: skip
+        self._edges = Edges(
+            self._me, self._carrier, self._hosts.address_of, self._context, self.report
+        )
         for host in self._hosts.hosts:
             if host != self._hosts.me:
                 self._telling[host] = threading.Lock()
@@ -205,6 +210,8 @@ class Agent:
             channels, contacts = list(self._channels), list(self._contacts.values())
         for entry in mirrors:
             entry.run.close(is_final=not entry.is_needed)
+        if self._edges is not None:
+            self._edges.close()
         for contact in contacts:
             contact.close()
         for channel in channels:
@@ -234,6 +241,12 @@ class Agent:
     def address(self) -> str:
         """Where it listens."""
         return "" if self._carrier is None else self._carrier.address
+
+    @property
+    def edges(self) -> Edges:
+        """The edges that begin or end on this host."""
+        assert self._edges is not None
+        return self._edges
 
     def report(self, text: str) -> None:
         """Tell a line of text to the caller of this agent."""
@@ -270,6 +283,7 @@ class Agent:
             "hosts": [host.as_dict() for host in self._host_states()],
             "mirrors": [one.as_dict() for one in self._mirror_statistics()],
             "streams": self._served(),
+            "edges": self.edges.statistics(),
         }
 
     # ---- what comes back
@@ -483,6 +497,8 @@ class Agent:
                 serve_control(channel, self._me, self._answer)
             elif channel.name.startswith(MIRROR):
                 self._serve_mirror(channel)
+            elif channel.name.startswith(EDGE):
+                self.edges.serve(channel)
             else:
                 self.report(f"refused {channel.peer}: it asks for {channel.name!r}")
         except (ChannelClosed, TimeoutError):

@@ -18,6 +18,11 @@ message          sent by    states
 `FarAccount`     outlet     losses, waits and backlog at the stream's own host
 `StreamEnd`      outlet     that the stream has ended; after its last frame
 `Ask`, `Reply`   both       a question to the other agent
+`EdgeWant`       inbox      whose values of an edge queue are wanted, how many
+`EdgeOffer`      source     that values follow, and which of them are leased already
+`EdgeGrant`      inbox      how many values more may be sent
+`EdgeConfirm`    source     how many settlements it has taken
+`EdgeFence`      both       that the other host must end its workers, and begin again
 ================ ========== =====================================================
 """
 
@@ -216,14 +221,67 @@ class Reply:
     error: str = _text(4096, "")
 
 
+@dataclass(frozen=True)
+class EdgeWant:
+    """A host asks for the values of an edge queue, for workers there."""
+
+    run: str = _text()
+    edge: str = _text()
+    """Name of the edge queue."""
+    generation: str = _text()
+    """Of the run on the asking host: what an earlier one had there is gone."""
+    frames: int = _number()
+    """Values that may be sent, before the first `EdgeGrant`."""
+    nbytes: int = _number()
+    """Bytes that may be sent."""
+    ends: int = _number(default=1)
+    """Frames that end a stream that it takes at most: its readers."""
+
+
+@dataclass(frozen=True)
+class EdgeOffer:
+    """Values follow, after the numbers of those that the host has leased already."""
+
+    queue: str = _text()
+    """Id of the edge queue: another one has other numbers."""
+    generation: str = _text()
+    """Of the run on this host."""
+
+
+@dataclass(frozen=True)
+class EdgeGrant:
+    """How many values may be sent on this channel since its `EdgeWant`, in all."""
+
+    frames: int = _number()
+    nbytes: int = _number()
+
+
+@dataclass(frozen=True)
+class EdgeConfirm:
+    """How many settlements of this channel have been taken: they may be forgotten."""
+
+    count: int = _number()
+
+
+@dataclass(frozen=True)
+class EdgeFence:
+    """What a generation has was given to others: its host ends its workers."""
+
+    run: str = _text()
+    generation: str = _text()
+
+
 LinkMessage: TypeAlias = (
     Hello | Refuse | Beat | Want | Ack | Offer | Absent | FramesLost | FarAccount
-    | StreamEnd | Ask | Reply
+    | StreamEnd | Ask | Reply | EdgeWant | EdgeOffer | EdgeGrant | EdgeConfirm
+    | EdgeFence
 )  # fmt: skip
 _KINDS: dict[str, type[Any]] = {
     "hello": Hello, "refuse": Refuse, "beat": Beat, "want": Want, "ack": Ack,
     "offer": Offer, "absent": Absent, "lost": FramesLost, "account": FarAccount,
-    "end": StreamEnd, "ask": Ask, "reply": Reply,
+    "end": StreamEnd, "ask": Ask, "reply": Reply, "edge want": EdgeWant,
+    "edge offer": EdgeOffer, "edge grant": EdgeGrant, "edge confirm": EdgeConfirm,
+    "edge fence": EdgeFence,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _FIELDS = {kind: fields(kind) for kind in _NAMES}

@@ -18,6 +18,11 @@ from ataraxis.link.messages import (
     Ack,
     Ask,
     Beat,
+    EdgeConfirm,
+    EdgeFence,
+    EdgeGrant,
+    EdgeOffer,
+    EdgeWant,
     FarAccount,
     FramesLost,
     Hello,
@@ -46,6 +51,11 @@ ALL = [
     StreamEnd(9, True, "killed"),
     Ask(1, "streams", {"pattern": "*"}),
     Reply(1, {"streams": ["é", None, 1.5]}, "none"),
+    EdgeWant("run", "run.edge.detect", "generation", 64, 4096, 2),
+    EdgeOffer("queue", "generation"),
+    EdgeGrant(128, 8192),
+    EdgeConfirm(3),
+    EdgeFence("run", "generation"),
 ]
 
 

@@ -298,3 +298,43 @@ PROGRAMS: dict[str, Callable[..., None]] = {
 
 if __name__ == "__main__":
     PROGRAMS[sys.argv[1]](**json.loads(sys.argv[2]))
+
+
+def mapping_worker(context: str, inbox: str, out: str, index: int = 0) -> None:
+    """Map the values of one queue into another, as a worker does, until it is killed.
+
+    A value is squared; what is made is put before the value is acknowledged.
+    """
+    from ataraxis import MemQ
+    from ataraxis.pipeline.frames import lane_of, last_frame, read
+
+    queue, target = (MemQ.attach(name, context=context) for name in (inbox, out))
+    while True:
+        lease = queue.lease()
+        if lease.frame.end_of_stream:
+            target.offer(last_frame())
+            lease.acknowledge()
+            return
+        found = read(lease.frame.to_bytes())
+        origin = lane_of(found.lane, index), found.sequence, 0
+        if not target.post(found.value**2, -1, origin, index, found.time_ns, None):
+            raise RuntimeError("the result was not put")
+        lease.acknowledge()
+
+
+def passing_on(names: list[str]) -> None:
+    """Move values down a row of queues: put into the next, acknowledge in the last."""
+    from ataraxis import MemQ
+    from ataraxis.pipeline.frames import lane_of, read
+
+    queues = [MemQ.attach(name) for name in names]
+    while True:
+        for k in range(len(queues) - 1):
+            while (queues[k]).qsize():
+                lease = queues[k].lease()
+                found = read(lease.frame.to_bytes())
+                queues[k + 1].post(
+                    found.value, -1, (lane_of(found.lane, k), found.sequence, 0), k, 1,
+                    None,
+                )  # fmt: skip
+                lease.acknowledge()
