@@ -7,6 +7,7 @@ program to the processes that it starts.
 
 from __future__ import annotations
 
+import base64
 import importlib
 import inspect
 import io
@@ -16,7 +17,9 @@ import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import CodeType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
+
+from ataraxis.errors import AccessDenied
 
 Kind: TypeAlias = Literal["dialect", "source", "map", "script"]
 
@@ -35,15 +38,52 @@ class Code:
     entry: str = ""
     """Path of the script."""
 
-    def load(self) -> Any:
-        """Return the function, in the worker."""
+    def load(self, *, is_own: bool = False) -> Any:
+        """Return the function, in the worker.
+
+        With `is_own`, `AccessDenied` is raised for a function that its module only
+        imports: ``module:subprocess.run`` is not a function of the module.
+        """
         if self.kind == "script":
             return lambda: runpy.run_path(self.entry, run_name="__main__")
         if self.name:
-            return _named(self.name)
+            found = _named(self.name)
+            if is_own and not self.pickle and name_of(found) != self.name:
+                raise AccessDenied(
+                    f"{self.name!r} is not defined in its module, which only imports "
+                    "it: a host of 'modules:' runs functions of these modules alone"
+                )
+            return found
         import pickle
 
         return pickle.loads(self.pickle)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields that are given, for JSON."""
+        found: dict[str, Any] = {"kind": self.kind}
+        if self.name:
+            found["function"] = self.name
+        if self.entry:
+            found["entry"] = self.entry
+        if self.pickle:
+            found["pickle"] = base64.b64encode(self.pickle).decode()
+        return found
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Code:
+        """Return the code of which `as_dict` has returned the fields.
+
+        Raises
+        ------
+        ValueError
+            The fields are not those of a code.
+        """
+        kind: Any = fields.get("kind")
+        texts = [fields.get(name, "") for name in ("function", "entry", "pickle")]
+        if kind not in get_args(Kind) or not all(isinstance(t, str) for t in texts):
+            raise ValueError(f"expected the code of a processor, got {fields!r:.200}")
+        function, entry, pickle = texts
+        return cls(kind, function, base64.b64decode(pickle), entry)
 
 
 def kind_of(function: Any) -> Kind:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -249,13 +248,7 @@ class Graph:
         for node in self.nodes:
             code = node.processor.code()
             assert code is not None
-            fields: dict[str, Any] = {"name": node.name, "kind": code.kind}
-            if code.name:
-                fields["function"] = code.name
-            if code.entry:
-                fields["entry"] = code.entry
-            if code.pickle:
-                fields["pickle"] = base64.b64encode(code.pickle).decode()
+            fields: dict[str, Any] = {"name": node.name, **code.as_dict()}
             if node.processor.key is not None:
                 fields["key"] = node.processor.key.as_dict()
             if node.processor.config:
@@ -285,18 +278,16 @@ def read_json(text: str, *, allow_pickle: bool = False) -> tuple[str, list[Proce
         made, roots = {}, []
         for fields in whole["processors"]:
             name = fields["name"]
-            pickle = base64.b64decode(fields.get("pickle", ""))
+            code = Code.from_dict(fields)
             key = Key.from_dict(fields["key"]) if "key" in fields else None
-            is_pickled = pickle or (key and key.code and key.code.pickle)
+            is_pickled = code.pickle or (key and key.code and key.code.pickle)
             if is_pickled and not allow_pickle:
-                what = "function" if pickle else "key="
+                what = "function" if code.pickle else "key="
                 raise ValueError(
                     f"the {what} of {name!r} is a pickle, which runs code when it is "
                     "read: call from_json(text, allow_pickle=True) if you trust it, or "
                     "put the function into a module"
                 )
-            function, entry = fields.get("function", ""), fields.get("entry", "")
-            code = Code(fields["kind"], function, pickle, entry)
             settings = ProcessorSettings.from_dict(fields.get("settings", {}))
             made[name] = p = Processor.of_code(
                 name, code, settings, fields.get("config", {}), key

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
+import dataclasses
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,15 +77,76 @@ class WorkerSpec:
     threads: int | None = 1
     generation: int = 0
     """How often the worker was started before."""
-    host: str | None = None
+    is_resumed: bool = False
+    """Whether a process before was lost with its host: what that one has finished last
+    may not be known here."""
+    host: str = ""
+    """The host that runs it; '': that of the run."""
+    is_foreign: bool = False
+    """Whether another host has sent it: its functions are those of listed modules."""
+
+    def codes(self) -> Iterator[tuple[str, Code]]:
+        """Iterate over all code that it runs, each with what it is, in words."""
+        yield f"processor {self.processor!r}", self.code
+        for target in self.targets:
+            if target.key is not None and target.key.code is not None:
+                yield f"key= of processor {target.name!r}", target.key.code
 
     def to_bytes(self) -> bytes:
-        """Write it as a pickle, for a process that this program starts."""
-        return pickle.dumps(self)
+        """Return it as JSON; functions without a module are cloudpickle in base64."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields["code"] = self.code.as_dict()
+        fields["targets"] = [_target_fields(target) for target in self.targets]
+        return json.dumps(fields, separators=(",", ":")).encode()
 
     @staticmethod
     def from_bytes(data: bytes) -> WorkerSpec:
-        """Read what `to_bytes` wrote, in the process that was started."""
-        spec = pickle.loads(data)
-        assert isinstance(spec, WorkerSpec)
-        return spec
+        """Read what `to_bytes` wrote; nothing is unpickled before `Code.load`.
+
+        Raises
+        ------
+        ValueError
+            The bytes are not the JSON of a worker.
+        """
+        try:
+            fields = json.loads(data)
+            made = {f.name: _checked(f, fields[f.name]) for f in _FIELDS}
+            made["code"] = Code.from_dict(fields["code"])
+            made["targets"] = tuple(_target_of(each) for each in fields["targets"])
+            made["ordered_parents"] = tuple(int(k) for k in fields["ordered_parents"])
+            return WorkerSpec(**made)
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"invalid specification of a worker: {error!r}") from error
+
+
+_FIELDS = dataclasses.fields(WorkerSpec)
+_TARGET_FIELDS = dataclasses.fields(Target)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,), "int": (int,), "bool": (bool,), "float": (int, float),
+    "int | None": (int, type(None)), "dict[str, Any]": (dict,),
+}  # fmt: skip
+
+
+def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
+    """Return a value of JSON that has its field's type, or raise `TypeError`."""
+    kinds = _KINDS.get(str(field.type), (object,))
+    if not isinstance(value, kinds) or (isinstance(value, bool) and int in kinds):
+        raise TypeError(f"{field.name} must be {field.type}, got {value!r:.60}")
+    return value
+
+
+def _target_fields(target: Target) -> dict[str, Any]:
+    found = {f.name: getattr(target, f.name) for f in _TARGET_FIELDS}
+    found["key"] = None if target.key is None else target.key.as_dict()
+    return found
+
+
+def _target_of(fields: dict[str, Any]) -> Target:
+    made = {f.name: _checked(f, fields[f.name]) for f in _TARGET_FIELDS}
+    made["queues"] = tuple(str(name) for name in fields["queues"])
+    made["ends"] = tuple(
+        (int(last), tuple(int(k) for k in path)) for last, path in fields["ends"]
+    )
+    key = fields["key"]
+    made["key"] = None if key is None else Key.from_dict(key)
+    return Target(**made)

@@ -345,6 +345,9 @@ def main(
 def _work(spec: WorkerSpec, io: WorkerIO) -> None:
     """Run the function to its end; catch what ends it in good order."""
     try:
+        if spec.is_foreign:
+            for _, code in spec.codes():
+                code.load(is_own=True)
         function = spec.code.load()
         if spec.code.kind in ("map", "source"):
             Work(function, spec, io).run()
