@@ -16,6 +16,7 @@ _HOME = {
     "DataFrame": "ataraxis.frame",
     "Engine": "ataraxis.pipeline.engine",
     "Event": "ataraxis.pipeline.supervisor",
+    "Host": "ataraxis.pipeline.placement",
     "Local": "ataraxis.pipeline.engine",
     "MemQ": "ataraxis.stream",
     "MemQueue": "ataraxis.stream",

@@ -120,6 +120,8 @@ class Collector:
             self._queue, board, len(plan.graph.nodes), row,
             plan.graph.ordered_parents(-1), plan.credit, context,
         )  # fmt: skip
+        self._board, self._index = board, len(plan.graph.nodes)
+        self._ordered = plan.graph.ordered_parents(-1)
         self._words, self._repeated = board.words, board.of_worker(row) + REPEATED
         self._result_sink, self._answer = result_sink, answer
         self._on_over, self._on_skip = on_over, on_skip
@@ -130,6 +132,15 @@ class Collector:
         self._skipped: set[tuple[int, int]] = set()
         self._groups: dict[tuple[int, int], dict[int, tuple[Any, ...]]] = {}
         self.thread = Thread(self._run, "ataraxis-pipe-end")
+
+    def first_missing(self, lane: int, source: int) -> int:
+        """Return the first number of a lane whose result is not here.
+
+        `source` is the last processor, whose results have the lane.
+        """
+        if source in self._ordered:
+            return self._board.next_sequence(self._index, lane)
+        return self._seen.first_missing(lane)
 
     def keep(self, results: deque[Any]) -> None:
         """From now on, append results to `results` as well."""

@@ -30,20 +30,24 @@ class DeadLetterStore:
 
     def write(self, job: Job | None, why: str, data: bytes | None = None) -> str:
         """Write a job, or the bytes of a frame; return the directory."""
+        if data is None and job is not None:
+            data = _frame_of(job)
+        entry: dict[str, Any] = {**self._about, "why": why, "frame": data or b""}
+        if job is not None:
+            entry.update(lane=job.lane, sequence=job.sequence)
+        self.keep(entry)
+        return str(self._directory)
+
+    def keep(self, entry: dict[str, Any]) -> None:
+        """Write an entry as it is, also one of another host."""
         if self._journal is None:
             from ataraxis.log.journal.writer import JournalWriter
 
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             name = f"dead-letters-{self._about['processor']}-{os.getpid()}"
             self._journal = JournalWriter(self._directory, name)
-        if data is None and job is not None:
-            data = _frame_of(job)
-        entry: dict[str, Any] = {**self._about, "why": why, "frame": data or b""}
-        if job is not None:
-            entry.update(lane=job.lane, sequence=job.sequence)
         self._journal.log(0, entry)
         self._journal.flush()
-        return str(self._directory)
 
     def close(self) -> None:
         """Close the journal."""

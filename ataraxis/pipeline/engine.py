@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, TypeAlias, get_args
 
+from ataraxis.pipeline.board import StatusBoard
 from ataraxis.pipeline.forkserver import ForkedProcess, ForkServer, memory_file
+from ataraxis.pipeline.placement import Host
+from ataraxis.pipeline.plan import Plan
 from ataraxis.pipeline.spec import WorkerSpec
 from ataraxis.shm.process import (
     ChildProcess,
@@ -26,10 +29,12 @@ class WorkerEvent:
 
     handle: Any
     """As `Engine.spawn` returned it."""
-    what: Literal["output", "message", "exit"]
+    what: Literal["output", "message", "exit", "lost", "found"]
     data: Any
     """Of output, the bytes and whether they are errors; of a message, its dict; of an
-    exit, the exit code, or minus the number of the signal that killed it."""
+    exit, the exit code, or minus the number of the signal that killed it, or a text:
+    why it is gone with its host. Of 'lost' and 'found', a text: its host does not
+    answer, and the worker may run; it answers again, and the worker runs."""
 
 
 class Engine(Protocol):
@@ -38,8 +43,40 @@ class Engine(Protocol):
     Used by one thread, the run's supervisor.
     """
 
-    def hosts(self) -> Sequence[str]:
-        """Return the names of the hosts; the first is the default."""
+    def hosts(self) -> Sequence[Host]:
+        """Return the hosts; the first is that of the program, and the default."""
+
+    def prepare(self, plan: Plan, board: StatusBoard) -> None:
+        """Make the queues and the board of a run on its other hosts; join its edges.
+
+        Called once for each run, before the first `spawn`, and not by the supervisor.
+        The engine keeps `board` up to date with what workers elsewhere write.
+
+        Raises
+        ------
+        AccessDenied
+            A host does not let this one run one of the processors.
+        HostUnavailable
+            A host of the run cannot be reached.
+        """
+
+    def connect(self, plan: Plan) -> None:
+        """Join the edges of a run again, after a worker has moved to another host."""
+
+    def is_up(self, host: str) -> bool:
+        """Return whether a worker can be started on a host now; does not wait."""
+
+    def is_idle(self, host: str, name: str) -> bool:
+        """Return whether a queue on another host has no value; does not wait.
+
+        Values that are leased count. Asked again and again, after the last put.
+        """
+
+    def end(self, host: str, name: str, count: int) -> None:
+        """Put last frames into a queue on another host, once; does not wait."""
+
+    def release(self, run: str) -> None:
+        """Remove a run from its other hosts; all of its workers have ended."""
 
     def spawn(self, host: str, spec: WorkerSpec) -> Any:
         """Start a worker; return a hashable handle, which `watch` gives with events.
@@ -119,7 +156,7 @@ class Local:
 
     Examples
     --------
-    >>> Local().hosts()
+    >>> [host.name for host in Local().hosts()]
     ['localhost']
     >>> from ataraxis.pipeline import Pipe, Processor
     >>> pipe = Pipe("doc_local")
@@ -145,9 +182,29 @@ class Local:
         self._selector = selectors.DefaultSelector()
         self._bell = -1
 
-    def hosts(self) -> Sequence[str]:
+    def hosts(self) -> Sequence[Host]:
         """Return this machine."""
-        return ["localhost"]
+        return [Host("localhost")]
+
+    def prepare(self, plan: Plan, board: StatusBoard) -> None:
+        """Do nothing: there is no other host."""
+
+    def connect(self, plan: Plan) -> None:
+        """Do nothing: there is no other host."""
+
+    def is_up(self, host: str) -> bool:
+        """Return True: it is this one."""
+        return True
+
+    def is_idle(self, host: str, name: str) -> bool:
+        """Return True: there is no other host."""
+        return True
+
+    def end(self, host: str, name: str, count: int) -> None:
+        """Do nothing: there is no other host."""
+
+    def release(self, run: str) -> None:
+        """Do nothing: there is no other host."""
 
     def spawn(self, host: str, spec: WorkerSpec) -> Child:
         """Start a worker; see `Engine`."""

@@ -166,6 +166,9 @@ class Inbox:
         Called for a damaged frame.
     allow_pickle : bool
         Whether pickles are read.
+    is_resumed : bool
+        Whether the words of the lanes may be older than what was done: a number that
+        does not come within 1 s was done before.
     """
 
     def __init__(
@@ -179,6 +182,7 @@ class Inbox:
         context: ContextLike,
         on_corrupt: Callable[[CorruptFrame, Job | None], None] | None = None,
         allow_pickle: bool = False,
+        is_resumed: bool = False,
     ) -> None:
         self._queue = queue
         self._words, self._row = board.words, board.of_worker(row)
@@ -193,7 +197,7 @@ class Inbox:
         self._partial: dict[tuple[int, int], Job] = {}
         self._ready: deque[Job] = deque()
         self._lanes = {HEAD_LANE, CALL_LANE}
-        self._missing = 0
+        self._missing = int(is_resumed)
         self.last: AnyLease | None = None
         """The lease of the last frame, once it has arrived."""
 

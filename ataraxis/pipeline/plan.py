@@ -1,8 +1,14 @@
-"""`Plan`: the queues of a run, their sizes, and the specification of each worker."""
+"""`Plan`: the queues of a run on each host, the edges, and the workers' specifications.
+
+A processor's input queue lies on each host that may run it. A parent on another host
+puts into an *edge queue* on its own host, from where the agents of the two hosts move
+the values.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +18,55 @@ from ataraxis.pipeline.graph import (
     ordered_region,
     ordering_windows,
 )
+from ataraxis.pipeline.placement import Host, candidates
 from ataraxis.pipeline.spec import WINDOW, Target, WorkerSpec
 from ataraxis.shm.context import Context
 from ataraxis.stream import MemQ
 
 _MOST_PATHS = 256
+
+
+@dataclass(frozen=True)
+class QueueSize:
+    """A queue of a run, before it is created."""
+
+    name: str
+    slots: int
+    size: int
+    """Payload bytes of a slot."""
+    allow_pickle: bool
+    participants: int
+
+    def make(self, context: Context) -> MemQ:
+        """Create it."""
+        return MemQ(
+            self.name,
+            self.slots,
+            self.size,
+            allow_pickle=self.allow_pickle,
+            context=context,
+            participants=self.participants,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, JSON-able."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class HostEdge:
+    """Values go from a queue on one host to a queue on another one."""
+
+    name: str
+    """Queue on the host `source`."""
+    source: str
+    to: str
+    inbox: str
+    """Queue on the host `to`."""
+    path: tuple[str, ...]
+    """Queues on `to` that what is made of a value passes, in topological order."""
+    is_home: bool
+    """Whether `to` is the run's own host."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +78,10 @@ class Plan:
     context: Context
     dead_letters: Path
     has_sink: bool
+    hosts: tuple[Host, ...] = (Host("localhost"),)
+    """Hosts of the engine; the first is that of the run."""
+    places: dict[int, str] = field(default_factory=dict)
+    """The host of each worker, by row; the run's own, if it is not here."""
 
     @property
     def credit(self) -> str:
@@ -38,6 +92,97 @@ class Plan:
     def end(self) -> str:
         """Name of the queue at the pipe's end."""
         return f"{self.run}.end"
+
+    # ---- hosts
+
+    @property
+    def home(self) -> str:
+        """The host of the run."""
+        return self.hosts[0].name
+
+    def host_of(self, row: int) -> str:
+        """Return the host of a worker."""
+        return self.places.get(row, self.home)
+
+    def candidates(self, index: int) -> tuple[str, ...]:
+        """Return the hosts that may run a processor; of -1, the run's own."""
+        if index < 0:
+            return (self.home,)
+        return candidates(self.graph.nodes[index], self.hosts)
+
+    def rows_of(self, index: int) -> range:
+        """Return the rows of a processor's workers."""
+        before = sum(node.settings.workers for node in self.graph.nodes[:index])
+        return range(before, before + self.graph.nodes[index].settings.workers)
+
+    def hosts_used(self) -> list[str]:
+        """Return the hosts that run workers, that of the run first."""
+        used = set(self.places.values())
+        return [h.name for h in self.hosts if h.name in used or h.name == self.home]
+
+    def readers(self, index: int, which: int) -> list[str]:
+        """Return the host of each worker that reads an input queue of a processor."""
+        if index < 0:
+            return [self.home]
+        rows = self.rows_of(index)
+        if self.graph.nodes[index].inboxes > 1:
+            rows = rows[which : which + 1]
+        return [self.host_of(row) for row in rows]
+
+    def readers_of(self, name: str, index: int) -> list[str]:
+        """Return the host of each worker that reads the input queue of that name."""
+        return self.readers(index, self._inboxes_of(index).index(name))
+
+    def _sources(self, index: int, *, may_be: bool = False) -> set[str]:
+        """Return the hosts whose processes put into a processor, or may do so."""
+        found: set[str] = set()
+        for k in self.graph.parents(index):
+            if k < 0 or may_be:
+                found.update(self.candidates(k))
+            else:
+                found.update(self.host_of(row) for row in self.rows_of(k))
+        return found
+
+    def _at(self, inbox: str, index: int, host: str) -> str:
+        """Return the name by which processes of a host put into an input queue."""
+        if host in self.candidates(index):
+            return inbox
+        return f"{self.run}.edge{inbox[len(self.run) :]}"
+
+    def edges(self) -> list[HostEdge]:
+        """Return all edges between hosts, for the workers where they are now."""
+        found: list[HostEdge] = []
+        for index, inboxes in self._all_inboxes():
+            sources = self._sources(index)
+            for which, inbox in enumerate(inboxes):
+                readers = set(self.readers(index, which))
+                for host in sorted(sources):
+                    there = readers - sources if host in readers else readers
+                    found += [
+                        HostEdge(
+                            self._at(inbox, index, host), host, to, inbox,
+                            self._path(index, to), to == self.home,
+                        )
+                        for to in sorted(there - {host})
+                    ]  # fmt: skip
+        return found
+
+    def edges_into(self, inbox: str) -> list[tuple[str, str]]:
+        """Return host and name of each queue whose values go to an input queue."""
+        return [(e.source, e.name) for e in self.edges() if e.inbox == inbox]
+
+    def _path(self, index: int, host: str) -> tuple[str, ...]:
+        """Return the queues on a host that what a processor makes there passes."""
+        found: list[str] = []
+        below = {index} if index >= 0 else set()
+        for k in (*range(len(self.graph.nodes)), -1):
+            if not below.intersection(self.graph.parents(k)):
+                continue
+            inboxes = self._inboxes_of(k)
+            found += [self._at(name, k, host) for name in inboxes]
+            if k >= 0 and any(host in self.readers(k, i) for i in range(len(inboxes))):
+                below.add(k)
+        return tuple(found)
 
     # ---- queues
 
@@ -50,37 +195,50 @@ class Plan:
             return (name,)
         return tuple(f"{name}.{k}" for k in range(node.inboxes))
 
+    def _inboxes_of(self, index: int) -> tuple[str, ...]:
+        return (self.end,) if index < 0 else self.inboxes(self.graph.nodes[index])
+
+    def _all_inboxes(self) -> Iterator[tuple[int, tuple[str, ...]]]:
+        for node in self.graph.nodes:
+            yield node.index, self.inboxes(node)
+        yield -1, (self.end,)
+
+    def queues(self, host: str) -> list[QueueSize]:
+        """Return the queues on a host: inboxes of what it may run, and edge queues."""
+        found: list[QueueSize] = []
+        for index, inboxes in self._all_inboxes():
+            is_here = host in self.candidates(index)
+            if is_here or host in self._sources(index, may_be=True):
+                found += [
+                    self._size(self._at(name, index, host), index) for name in inboxes
+                ]
+        return found
+
     def make_queues(self) -> dict[str, MemQ]:
-        """Create every queue, or none."""
+        """Create every queue on the run's own host, or none."""
         queues: dict[str, MemQ] = {}
         try:
-            for node in self.graph.nodes:
-                settings = node.settings
-                for name in self.inboxes(node):
-                    queues[name] = self._queue(
-                        name, node.index, settings.buffer_size, settings.allow_pickle
-                    )
-            # Results are about as large as the inputs of the last processors.
-            last = [self.graph.nodes[k].settings for k in self.graph.leaves()]
-            size = max(settings.buffer_size for settings in last)
-            queues[self.end] = self._queue(self.end, -1, size, False)
+            for size in self.queues(self.home):
+                queues[size.name] = size.make(self.context)
         except BaseException:
             for queue in queues.values():
                 queue.unlink()
             raise
         return queues
 
-    def _queue(self, name: str, index: int, size: int, allow_pickle: bool) -> MemQ:
+    def _size(self, name: str, index: int) -> QueueSize:
+        nodes = self.graph.nodes
+        if index < 0:
+            # Results are about as large as the inputs of the last processors.
+            size = max(nodes[k].settings.buffer_size for k in self.graph.leaves())
+            allow_pickle = False
+        else:
+            size = nodes[index].settings.buffer_size
+            allow_pickle = nodes[index].settings.allow_pickle
         # Each worker may die a few times before another process cleans up after it.
-        workers = sum(node.settings.workers for node in self.graph.nodes)
-        return MemQ(
-            name,
-            self._slots(index),
-            size,
-            allow_pickle=allow_pickle,
-            context=self.context,
-            participants=min(1024, -(-(4 * workers + 16) // 64) * 64),
-        )
+        workers = sum(node.settings.workers for node in nodes)
+        participants = min(1024, -(-(4 * workers + 16) // 64) * 64)
+        return QueueSize(name, self._slots(index), size, allow_pickle, participants)
 
     def _slots(self, index: int) -> int:
         """Return the number of slots of an input queue: room for all that may wait."""
@@ -111,18 +269,24 @@ class Plan:
 
     # ---- specifications
 
-    def target(self, index: int, source: int) -> Target:
-        """Return how `source` (-1: the head) puts into a processor (-1: the end)."""
+    def target(self, index: int, source: int, host: str | None = None) -> Target:
+        """Return how `source` (-1: the head) puts into a processor (-1: the end).
+
+        `host` is that of the process that puts; by default the run's own.
+        """
         count = len(self.graph.nodes)
+        queues = tuple(
+            self._at(name, index, host or self.home) for name in self._inboxes_of(index)
+        )
         if index < 0:
-            return Target("", count, (self.end,), is_end=True)
+            return Target("", count, queues, is_end=True)
         node = self.graph.nodes[index]
         settings = node.settings
         windows = ordering_windows(self.graph).get((source, index), ())
         return Target(
             node.name,
             index,
-            self.inboxes(node),
+            queues,
             settings.on_full,
             settings.allow_pickle,
             settings.overlap,
@@ -141,11 +305,18 @@ class Plan:
             first = self._spec(node)
             for k in range(node.settings.workers):
                 inbox = inboxes[min(k, len(inboxes) - 1)] if inboxes else ""
-                gpu = node.gpu_of(k)
-                specs.append(
-                    replace(first, worker=k, row=len(specs), inbox=inbox, gpu=gpu)
+                spec = replace(
+                    first, worker=k, row=len(specs), inbox=inbox, gpu=node.gpu_of(k)
                 )
+                specs.append(self.moved(spec, self.host_of(spec.row)))
         return specs
+
+    def moved(self, spec: WorkerSpec, host: str) -> WorkerSpec:
+        """Return the specification of a worker on another host, and note its place."""
+        self.places[spec.row] = host
+        children = self.graph.nodes[spec.index].children or (-1,)
+        targets = tuple(self.target(k, spec.index, host) for k in children)
+        return replace(spec, host=host, targets=targets)
 
     def _spec(self, node: GraphNode) -> WorkerSpec:
         settings, graph = node.settings, self.graph
@@ -161,7 +332,7 @@ class Plan:
             code=code,
             config=node.processor.config,
             inbox="",
-            targets=tuple(self.target(k, node.index) for k in node.children or (-1,)),
+            targets=(),
             ordered_parents=graph.ordered_parents(node.index),
             tells_gaps=(tells_gaps := graph.needs_every_number(node.index)),
             fills_gaps=tells_gaps and settings.drops,
@@ -174,7 +345,6 @@ class Plan:
             allow_pickle=settings.allow_pickle,
             dead_letters=str(self.dead_letters),
             threads=settings.threads,
-            host=settings.host,
         )
 
     def about(self) -> dict[str, Any]:

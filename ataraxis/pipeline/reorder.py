@@ -114,6 +114,28 @@ class DuplicateFilter:
         self._pages: dict[int, dict[int, bytearray | None]] = {}
         self._oldest: dict[int, int] = {}
 
+    def first_missing(self, lane: int) -> int:
+        """Return the smallest number of a lane that was not added.
+
+        Examples
+        --------
+        >>> seen = DuplicateFilter()
+        >>> _ = [seen.add(1, k) for k in (0, 1, 3)]
+        >>> seen.first_missing(1), seen.first_missing(2)
+        (2, 0)
+        """
+        pages = self._pages.get(lane, {})
+        number = self._oldest.get(lane, 0)
+        while number in pages:
+            page = pages[number]
+            if page is not None:
+                for at, bits in enumerate(page[:-2]):
+                    if bits != 0xFF:
+                        free = (~bits & (bits + 1)).bit_length() - 1
+                        return number * _PAGE + 8 * at + free
+            number += 1
+        return number * _PAGE
+
     def add(self, lane: int, sequence: int) -> bool:
         """Add a number; False if it was added before."""
         pages = self._pages.setdefault(lane, {})

@@ -8,8 +8,8 @@ import threading
 import time
 import uuid
 import weakref
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -33,9 +33,11 @@ from ataraxis.pipeline.collector import GRACE_S, Collector, result_sink_of
 from ataraxis.pipeline.dead_letters import DeadLetters
 from ataraxis.pipeline.engine import Engine, Local, Start
 from ataraxis.pipeline.feeder import Feeder
-from ataraxis.pipeline.frames import last_frame
+from ataraxis.pipeline.frames import lane_of, last_frame
 from ataraxis.pipeline.graph import Graph
+from ataraxis.pipeline.placement import place
 from ataraxis.pipeline.plan import Plan
+from ataraxis.pipeline.spec import WorkerSpec
 from ataraxis.pipeline.supervisor import Event, Supervisor, What, WorkerSlot
 from ataraxis.pipeline.worker_io import EMIT_WAIT_S
 from ataraxis.shm.array import SharedMemoryArray
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 _KEPT_EVENTS = 10_000
 _SLICE_S = 0.25
 _EXIT_S = 8.0
+_IDLE_S = 0.02
 
 
 def _at_exit(supervisor: Supervisor) -> None:
@@ -89,22 +92,29 @@ class Run:
         if dead_letters is None:
             dead_letters = Path(tempfile.gettempdir()) / f"ataraxis-letters-{name}"
         self.graph = graph
+        result_sink = None if sink is None else result_sink_of(sink)
+        self._local: Local | None = None
+        if engine is None or isinstance(engine, str):
+            engine = self._local = Local(engine or "spawn")
+        self._engine: Engine = engine
+        hosts = tuple(engine.hosts())
         self._plan = Plan(
             graph,
             name,
             Context.of(context),
             Path(dead_letters).resolve(),
             sink is not None,
+            hosts,
+            place(graph, hosts),
         )
-        result_sink = None if sink is None else result_sink_of(sink)
-        specs = self._plan.specs()
-        self._local: Local | None = None
-        if engine is None or isinstance(engine, str):
-            engine = self._local = Local(engine or "spawn")
+        self._all_specs = specs = self._plan.specs()
         self._ready: Future[None] = Outcome()
         self._done: Future[None] = Outcome()
         self._finished: set[int] = set()
+        # Input queues whose last frames wait until the queues before them are empty.
+        self._ending: dict[str, int] = {}
         self._ended: set[str] = set()
+        self._put_at_loss: dict[tuple[int, int], int] = {}
         self._listeners: list[tuple[Any, Any]] = []
         self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
         self._gate = threading.Lock()
@@ -123,6 +133,8 @@ class Run:
             self._became_ready,
             self._processor_finished,
             self._over,
+            self._placed,
+            self._put_ends,
         )
         self._ender = weakref.finalize(self, _at_exit, self._supervisor)
         self._collector.thread.start()
@@ -150,11 +162,25 @@ class Run:
                 self._after("sink", lambda: self._supervisor.finish()),
                 on_skip,
             )
+            self._engine.prepare(plan, self._board)
         except BaseException:
-            for queue in self._queues.values():
-                queue.unlink()
+            self._drop()
             raise
         self._snapshot = self._board.array.copy()
+
+    def _drop(self) -> None:
+        """Remove what `_open` has created before it failed."""
+        if hasattr(self, "_collector"):
+            self._collector.close()
+        for queue in self._queues.values():
+            queue.unlink()
+        if hasattr(self, "_credit"):
+            self._credit.disconnect()
+            self._credit.destroy()
+        if hasattr(self, "_board"):
+            self._board.close()
+        if self._local is not None:
+            self._local.close()
 
     # ---- attributes
 
@@ -195,7 +221,15 @@ class Run:
                 words[self._board.of_worker(spec.row) + words_of.PID]
             )
             or None  # pid 0 would signal the program itself
-            for spec in self._plan.specs()
+            for spec in self._all_specs
+        }
+
+    @property
+    def where(self) -> dict[tuple[str, int], str]:
+        """The host of each worker, by processor and number; 'localhost': this one."""
+        return {
+            (spec.processor, spec.worker): self._plan.host_of(spec.row)
+            for spec in self._all_specs
         }
 
     @property
@@ -454,17 +488,93 @@ class Run:
             if node.index not in self._finished and ended.issuperset(node.parents):
                 inboxes = self._plan.inboxes(node)
                 for name in inboxes:
-                    self._end(name, node.settings.workers // len(inboxes))
+                    self._ending.setdefault(name, node.index)
         if len(self._finished) == len(self.graph.nodes):
             self._feeder.close()
-            self._end(self._plan.end, 1)
+            self._ending.setdefault(self._plan.end, -1)
+        self._put_ends()
+
+    def _put_ends(self) -> float | None:
+        """Put last frames into queues after all that goes there from other hosts.
+
+        Returns within what time to try again, s; None: there is nothing to wait for.
+        """
+        plan, is_waiting = self._plan, False
+        for name, index in self._ending.items():
+            readers = Counter(plan.readers_of(name, index))
+            left = [h for h in readers if f"{h}:{name}" not in self._ended]
+            if left and not all(map(self._is_idle, plan.edges_into(name))):
+                is_waiting = True
+                continue
+            for host in left:
+                self._ended.add(f"{host}:{name}")
+                if host == plan.home:
+                    self._end(name, readers[host])
+                else:
+                    self._engine.end(host, name, readers[host])
+        return _IDLE_S if is_waiting else None
+
+    def _is_idle(self, queue: tuple[str, str]) -> bool:
+        """Return whether a queue whose values go to another host has none left."""
+        host, name = queue
+        if host != self._plan.home:
+            return self._engine.is_idle(host, name)
+        with suppress(TimeoutError):
+            self._queues[name].join(0)
+            return True
+        return False
+
+    def _placed(self, spec: WorkerSpec) -> WorkerSpec | None:
+        """Return a worker for the host where it can be started now; None: not yet."""
+        plan = self._plan
+        allowed = plan.candidates(spec.index)
+        hosts = [host for host in (spec.host, *allowed) if self._engine.is_up(host)]
+        if not hosts or (spec.is_resumed and not self._has_collected(spec)):
+            return None
+        if spec.is_resumed:
+            self._set_lanes_back(spec)
+        moved = plan.moved(spec, hosts[0])
+        if moved.host != spec.host:
+            self._engine.connect(plan)
+        if moved.is_resumed and spec.inbox:
+            # Its queue there may be a new one, without a last frame.
+            self._ended.discard(f"{moved.host}:{spec.inbox}")
+        return moved
+
+    def _has_collected(self, spec: WorkerSpec) -> bool:
+        """Return whether all that was at the end when a worker was lost was taken."""
+        counts = self._queues[self._plan.end].statistics()
+        key = spec.row, spec.generation
+        put = self._put_at_loss.setdefault(key, counts.put)
+        return counts.acknowledged >= put
+
+    def _set_lanes_back(self, spec: WorkerSpec) -> None:
+        """Let a worker that puts values in order begin where its results are missing.
+
+        What it has finished after that was lost with its host, and comes again.
+        """
+        if not spec.ordered_parents or not self._plan.has_sink:
+            return
+        board = self._board
+        first = board.of_processor(spec.index) + words_of.LANES
+        for at in range(first, first + 2 * words_of.MOST_LANES, 2):
+            if lane := board.words[at]:
+                ends = list(self._ends_of(spec.index, lane))
+                missing = [self._collector.first_missing(e, k) for k, e in ends]
+                board.words[at + 1] = min(missing, default=0)
+
+    def _ends_of(self, index: int, lane: int) -> Iterator[tuple[int, int]]:
+        """Yield each last processor, and the lane of results there, below a lane."""
+        node = self.graph.nodes[index]
+        lane = lane_of(lane, index)
+        if not node.children:
+            yield index, lane
+        for child in node.children:
+            yield from self._ends_of(child, lane)
 
     def _end(self, name: str, count: int) -> None:
-        """Put `count` last frames into a queue, once: one for each of its readers."""
+        """Put `count` last frames into a queue: one for each of its readers."""
         queue = self._queues[name]
-        if name in self._ended:
-            return
-        self._ended.add(name)
         frame = last_frame()
         while count and queue.offer(frame, 0):
             count -= 1
@@ -519,6 +629,7 @@ class Run:
         )
         steps: list[Callable[[], object]] = [
             lambda: self._feeder.close(ended),
+            lambda: self._engine.release(self.name),
             self._collector.close,
             conclude,
             *(queue.unlink for queue in self._queues.values()),

@@ -88,7 +88,9 @@ class ProcessorSettings:
     allow_pickle: bool = False
     """Whether values without a native encoding may be pickled into the input queue."""
     host: str | None = None
-    """The host of the engine that runs it; None: the first."""
+    """The host of the engine that runs it; None: the first. See `Cluster`."""
+    tag: str | None = None
+    """Its workers run on the hosts that have this tag, as ``cuda``."""
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -109,6 +111,10 @@ class ProcessorSettings:
         if self.hang_timeout is not None and not self.hang_timeout > 0:
             raise ValueError(
                 f"hang_timeout must be None or above 0 s, got {self.hang_timeout!r}"
+            )
+        if self.host is not None and self.tag is not None:
+            raise ValueError(
+                f"give host= or tag=, not both, got {self.host!r} and {self.tag!r}"
             )
         if self.max_batch > 1 and (self.overlap or self.split):
             raise ValueError("max_batch cannot be combined with overlap= or split=")

@@ -28,8 +28,8 @@ from ataraxis.shm.thread import Thread
 
 What: TypeAlias = Literal[
     "spawned", "ready", "exited", "restarted", "hung", "redelivered", "dead letter",
-    "corrupt", "dropped", "error", "processor finished", "stopping", "completed",
-    "failed", "terminated",
+    "corrupt", "dropped", "error", "lost", "found", "processor finished", "stopping",
+    "completed", "failed", "terminated",
 ]  # fmt: skip
 
 
@@ -104,6 +104,7 @@ class PrintedLines:
 # ---- the supervisor
 
 _KILL_S = 5.0
+_PLACE_S = 0.05
 
 
 @dataclass(eq=False)
@@ -117,6 +118,8 @@ class WorkerSlot:
     is_done: bool = False
     has_ended: bool = False
     is_hung: bool = False
+    is_lost: bool = False
+    """Whether its host does not answer: the worker may run, or be gone."""
     report: dict[str, Any] | None = None
     """Its message about its end, an error or an exit."""
     due: float | None = None
@@ -155,6 +158,12 @@ class Supervisor:
         Called with each processor whose workers have all ended in good order.
     on_over : callable
         Called last, with all errors.
+    place : callable
+        Called with the specification of a worker whose host has gone; returns it for
+        the host where it can be started now, or None: there is none yet.
+    on_turn : callable
+        Called each time that something has happened; returns within what time it wants
+        to be called again, s, or None.
     """
 
     def __init__(
@@ -167,6 +176,8 @@ class Supervisor:
         on_ready: Callable[[], None],
         on_finished: Callable[[int], None],
         on_over: Callable[[list[ProcessorError]], None],
+        place: Callable[[WorkerSpec], WorkerSpec | None],
+        on_turn: Callable[[], float | None],
     ) -> None:
         self._workers = workers
         self._engine = engine
@@ -174,7 +185,8 @@ class Supervisor:
         self._tell = tell
         self._sweep = sweep
         self._on_ready, self._on_finished = on_ready, on_finished
-        self._on_over = on_over
+        self._on_over, self._place, self._on_turn = on_over, place, on_turn
+        self._next_turn: float | None = None
         self._by_handle: dict[Any, WorkerSlot] = {}
         self._errors: list[ProcessorError] = []
         self._kills: Counter[tuple[int, int, int]] = Counter()
@@ -249,9 +261,18 @@ class Supervisor:
         now = time.monotonic()
         for slot in self._workers:
             if slot.due is not None and slot.due <= now and not self._is_over:
-                slot.due = None
-                self._spawn(slot)
+                self._respawn(slot, now)
         self._look_for_hangs()
+        self._next_turn = None if self._is_over else self._on_turn()
+
+    def _respawn(self, slot: WorkerSlot, now: float) -> None:
+        """Start a worker again, on a host that is there; else try again later."""
+        spec = self._place(slot.spec)
+        if spec is None:
+            slot.due = now + _PLACE_S
+            return
+        slot.due, slot.spec = None, spec
+        self._spawn(slot)
 
     def _patience(self) -> float | None:
         """Return how long the thread may wait, s; None: without a limit."""
@@ -262,18 +283,19 @@ class Supervisor:
             if h.node.settings.hang_timeout is not None and h.handle is not None
         ]
         waits += [limit / 4 for limit in limits]
+        if self._next_turn is not None:
+            waits.append(self._next_turn)
         return max(0.0, min(waits)) if waits else None
 
     def _spawn(self, slot: WorkerSlot) -> None:
         spec = slot.spec
-        host = spec.host or self._engine.hosts()[0]
-        slot.report, slot.is_hung = None, False
-        slot.handle = self._engine.spawn(host, spec)
+        slot.report, slot.is_hung, slot.is_lost = None, False, False
+        slot.handle = self._engine.spawn(spec.host, spec)
         self._by_handle[slot.handle] = slot
         slot.output = PrintedLines(
             spec.processor, spec.worker, slot.node.settings.workers
         )
-        self._note("restarted" if spec.generation else "spawned", slot, host)
+        self._note("restarted" if spec.generation else "spawned", slot, spec.host)
 
     def _dismiss(self) -> None:
         """Kill every worker, and wait for their ends."""
@@ -302,6 +324,9 @@ class Supervisor:
             slot.output.write(*event.data)
         elif event.what == "message":
             self._handle_message(slot, event.data)
+        elif event.what in ("lost", "found"):
+            slot.is_lost = event.what == "lost"
+            self._note(event.what, slot, event.data)
         else:
             self._forget(slot, event.handle)
             self._ended(slot, event.data)
@@ -336,8 +361,8 @@ class Supervisor:
             self._is_told_ready = True
             self._on_ready()
 
-    def _ended(self, slot: WorkerSlot, code: int) -> None:
-        """Act on the end of a process."""
+    def _ended(self, slot: WorkerSlot, code: int | str) -> None:
+        """Act on the end of a process; a text states why it is gone with its host."""
         if slot.is_done:
             when = slot.policy.when
             if when == "always" and not slot.has_ended and not self.is_stopping:
@@ -358,19 +383,25 @@ class Supervisor:
         if is_user and slot.node.settings.on_error != "restart":
             self.finish(error)
             return
-        self._mark_poison(slot)
+        self._mark_poison(slot, is_killer=isinstance(code, int))
         if slot.policy.when == "never":
             self.finish(error)
+        elif isinstance(code, str):
+            # Not the processor's fault: neither its value nor its budget pays for it.
+            slot.due = time.monotonic()
+            slot.spec = replace(
+                slot.spec, generation=slot.spec.generation + 1, is_resumed=True
+            )
         else:
             self._restart(slot, str(error), error)
 
-    def _mark_poison(self, slot: WorkerSlot) -> None:
+    def _mark_poison(self, slot: WorkerSlot, *, is_killer: bool) -> None:
         """Count the deaths of workers that the value of this one has caused."""
         words = self._board.words
         row = self._board.of_worker(slot.spec.row)
         lane, sequence = words[row + LANE], words[row + SEQUENCE]
         words[row + LANE] = words[row + BEGAN_NS] = 0
-        if not lane:
+        if not lane or not is_killer:
             return
         index = slot.node.index
         key = (index, lane, sequence)
@@ -404,7 +435,7 @@ class Supervisor:
         now = now_ns()
         for slot in self._workers:
             limit = slot.node.settings.hang_timeout
-            if limit is None or slot.handle is None or slot.is_hung:
+            if limit is None or slot.handle is None or slot.is_hung or slot.is_lost:
                 continue
             row = self._board.of_worker(slot.spec.row)
             began = self._board.words[row + BEGAN_NS]
@@ -415,7 +446,7 @@ class Supervisor:
 
     # ---- errors and events
 
-    def _error_of(self, slot: WorkerSlot, code: int) -> ProcessorError:
+    def _error_of(self, slot: WorkerSlot, code: int | str) -> ProcessorError:
         report = slot.report or {}
         name, worker = slot.spec.processor, slot.spec.worker
         if report.get("kind") == "error":
@@ -428,7 +459,9 @@ class Supervisor:
             error.remote_traceback = report["traceback"]
             error.add_note(f"In the worker:\n{report['traceback']}")
             return error
-        if slot.is_hung:
+        if isinstance(code, str):
+            what = code
+        elif slot.is_hung:
             limit = slot.node.settings.hang_timeout
             what = f"it took more than hang_timeout={limit:g} s with one value"
         elif report:

@@ -599,34 +599,64 @@ def test_emit_waits_for_workers_that_are_starting() -> None:
     assert found == [*range(20), ("failed", 0)]
 
 
-def test_an_engine_is_four_calls() -> None:
+def test_an_engine_is_asked_of_each_host_and_worker() -> None:
     from ataraxis.pipeline import Local
 
-    local, calls = Local(), []
+    calls: list[str] = []
 
-    class Elsewhere:
-        def hosts(self) -> list[str]:
-            return ["here", "there"]
+    class Watched(Local):
+        def prepare(self, plan: object, board: object) -> None:
+            calls.append("prepare")
 
         def spawn(self, host: str, spec: object) -> object:
             calls.append(host)
-            return local.spawn(host, spec)
+            return super().spawn(host, spec)  # type: ignore[arg-type]
 
-        def signal(self, handle: object, number: int) -> None:
-            local.signal(handle, number)
-
-        def watch(self, timeout: float | None, bell: int) -> list:
-            return local.watch(timeout, bell)
+        def release(self, run: str) -> None:
+            calls.append("release")
 
     pipe, found = Pipe("p"), []
+    # On an engine of one host, a pipe of several runs as it is.
     pipe.add(Processor("a", func=w.double)).add(
         Processor("b", func=w.double, host="there")
     )
-    with pipe.run(range(5), found, engine=Elsewhere()):
-        pass
-    local.close()
+    with Watched() as local, pipe.run(range(5), found, engine=local) as run:
+        run.wait(60)
+        assert run.where == {("a", 0): "localhost", ("b", 0): "localhost"}
     assert found == [0, 4, 8, 12, 16]
-    assert calls == ["here", "there"]
+    assert calls == ["prepare", "localhost", "localhost", "release"]
+
+
+def test_a_worker_is_told_what_it_runs_in_json() -> None:
+    from ataraxis.pipeline.graph import Graph
+    from ataraxis.pipeline.placement import Host, place
+    from ataraxis.pipeline.plan import Plan
+    from ataraxis.pipeline.spec import WorkerSpec
+    from ataraxis.shm.context import Context
+
+    pipe = Pipe("p")
+    pipe.add(Processor("a", func=w.double, workers=2, ordered=True, tag="x")).add(
+        Processor("b", func=lambda value: value, workers=2, key="n", config={"k": [1]})
+    )
+    graph = Graph.of("p", pipe._roots)
+    hosts = (Host("acq"), Host("gpu", ("x",)), Host("cpu", ("x",)))
+    plan = Plan(graph, "p-1", Context.of(None), Path("/letters"), True, hosts,
+                place(graph, hosts))  # fmt: skip
+    specs = plan.specs()
+    assert [spec.host for spec in specs] == ["gpu", "cpu", "acq", "acq"]
+    for spec in specs:
+        data = spec.to_bytes()
+        assert isinstance(json.loads(data), dict)
+        assert WorkerSpec.from_bytes(data) == spec
+    for wrong in (b"{}", b"[]", data.replace(b'"row":3', b'"row":"3"')):
+        with pytest.raises(ValueError, match="invalid specification of a worker"):
+            WorkerSpec.from_bytes(wrong)
+    edges = {(e.source, e.name, e.to, e.inbox) for e in plan.edges()}
+    assert ("acq", "p-1.edge.in.a", "gpu", "p-1.in.a") in edges
+    assert ("gpu", "p-1.edge.in.b.0", "acq", "p-1.in.b.0") in edges
+    assert len(edges) == 2 + 4
+    names = [size.name for size in plan.queues("gpu")]
+    assert names == ["p-1.in.a", "p-1.edge.in.b.0", "p-1.edge.in.b.1"]
 
 
 def test_top_shows_pipes() -> None:
