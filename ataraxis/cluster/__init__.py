@@ -11,6 +11,7 @@ from typing import Any
 # Public name -> its module.
 _HOME = {
     "Agent": "ataraxis.cluster.agent",
+    "Cluster": "ataraxis.cluster.engine",
     "Hosts": "ataraxis.link.hosts",
     "Mirror": "ataraxis.cluster.mirror",
     "MirrorStatistics": "ataraxis.cluster.status",

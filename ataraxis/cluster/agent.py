@@ -17,7 +17,7 @@ from ataraxis.clock import boot_id, now_ns
 from ataraxis.cluster.checks import RATE_BYTES, checks_here, examine_host
 from ataraxis.cluster.control import CONTROL, DIAL_S, HostContact, serve_control
 from ataraxis.cluster.door import AgentDoor, AgentLock, DoorVisit
-from ataraxis.cluster.edges import EDGE, Edges
+from ataraxis.cluster.edges import EDGE, EdgePlan, Edges
 from ataraxis.cluster.status import (
     ENDED,
     LOST,
@@ -25,6 +25,7 @@ from ataraxis.cluster.status import (
     MirrorStatistics,
     offset_fields,
 )
+from ataraxis.cluster.workers import WORKERS, WorkerRuns
 from ataraxis.errors import (
     AccessDenied,
     AtaraxisError,
@@ -151,6 +152,7 @@ class Agent:
         self._door: AgentDoor | None = None
         self._outlets: OutletRuns | None = None
         self._edges: Edges | None = None
+        self._workers: WorkerRuns | None = None
         self._carrier = carrier
         self._me = Hello(
             self._hosts.lab, self._hosts.me, boot_id() or "unknown", uuid.uuid4().hex
@@ -175,6 +177,9 @@ class Agent:
         )  # fmt: skip
         self._edges = Edges(
             self._me, self._carrier, self._hosts.address_of, self._context, self.report
+        )
+        self._workers = WorkerRuns(
+            self._me, self._hosts, self._context, self._edges, self.report
         )
         for host in self._hosts.hosts:
             if host != self._hosts.me:
@@ -210,6 +215,8 @@ class Agent:
             channels, contacts = list(self._channels), list(self._contacts.values())
         for entry in mirrors:
             entry.run.close(is_final=not entry.is_needed)
+        if self._workers is not None:
+            self._workers.close()
         if self._edges is not None:
             self._edges.close()
         for contact in contacts:
@@ -284,6 +291,7 @@ class Agent:
             "mirrors": [one.as_dict() for one in self._mirror_statistics()],
             "streams": self._served(),
             "edges": self.edges.statistics(),
+            "runs": [] if self._workers is None else self._workers.statistics(),
         }
 
     # ---- what comes back
@@ -499,6 +507,8 @@ class Agent:
                 self._serve_mirror(channel)
             elif channel.name.startswith(EDGE):
                 self.edges.serve(channel)
+            elif channel.name.startswith(WORKERS) and self._workers is not None:
+                self._workers.serve(channel)
             else:
                 self.report(f"refused {channel.peer}: it asks for {channel.name!r}")
         except (ChannelClosed, TimeoutError):
@@ -625,6 +635,13 @@ class Agent:
                 return [check.as_dict() for check in found]
             case "forget":
                 return self._forget(str(asked["host"]))
+            case "edges":
+                return self._join_edges(asked, visit)
+            case "edges lost":
+                self.edges.lost(str(asked["host"]), str(asked["run"]))
+                return None
+            case "edges release":
+                return self.edges.release(str(asked["run"]))
         raise BadMessage(f"the agent does not know {asked['do']!r}: update ataraxis")
 
     def _mirror_for(self, asked: dict[str, Any], visit: DoorVisit) -> dict[str, Any]:
@@ -642,6 +659,13 @@ class Agent:
         visit.at_end.append(lambda: self._release(hold))
         self._save()
         return {"name": wish.name, "hold": hold}
+
+    def _join_edges(self, asked: dict[str, Any], visit: DoorVisit) -> None:
+        """Join edges of a run of a program here; they end with its connection."""
+        run = str(asked["run"])
+        for fields in asked["plans"]:
+            self.edges.connect(EdgePlan.from_dict(fields))
+        visit.at_end.append(lambda: self.edges.release(run))
 
     def _release(self, hold: int) -> None:
         """A program does not need its mirror any more."""

@@ -14,6 +14,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -292,8 +293,53 @@ def truth(status: str, rows: str, *, hosts: list[str], seconds: float) -> None:
     told.set(now=True, ended=True, counted=counted)
 
 
+def pipe(
+    status: str, *, context: str, count: int, stages: list[dict[str, Any]],
+    lease_s: float = 10.0, buffer_count: int = 256,
+) -> None:  # fmt: skip
+    """Run a pipe over the hosts of the laboratory; each stage is a worker function.
+
+    The status has results as they come, whether they are right, events and pids.
+    """
+    import workers_pipe
+
+    from ataraxis.cluster import Cluster
+    from ataraxis.pipeline import Pipe, Processor
+
+    told, found = Status(status), list[int]()
+    made = Pipe("lab", context=context)
+    last: Any = made
+    for number, stage in enumerate(stages):
+        func = getattr(workers_pipe, stage.pop("func"))
+        name = f"{func.__name__}{number}"
+        last = last.add(Processor(name, func=func, buffer_count=buffer_count, **stage))
+    began = time.monotonic()
+    with Cluster(context=context, lease_s=lease_s) as cluster:
+        run = made.run(range(count), found, engine=cluster)
+        run.wait_until_ready(60)
+        told.set(now=True, ready=True)
+        while run.state == "running":
+            pids = {f"{n}.{k}": pid for (n, k), pid in run.workers.items()}
+            where = {f"{n}.{k}": host for (n, k), host in run.where.items()}
+            told.set(
+                received=len(found), pids=pids, where=where,
+                events=[f"{e.what} {e.processor} {e.text}" for e in run.history],
+            )  # fmt: skip
+            time.sleep(0.02)
+        run.wait(60)
+    numbers = found
+    told.set(
+        now=True, ended=True, received=len(numbers),
+        missing=len(set(range(count)) - set(numbers)),
+        repeated=len(numbers) - len(set(numbers)),
+        disordered=sum(b < a for a, b in pairwise(numbers)),
+        seconds=time.monotonic() - began,
+        events=[f"{e.what} {e.processor} {e.text}" for e in run.history],
+    )  # fmt: skip
+
+
 PROGRAMS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (camera, reader, recorder, many, agent, truth)
+    f.__name__: f for f in (camera, reader, recorder, many, agent, truth, pipe)
 }
 
 if __name__ == "__main__":

@@ -683,3 +683,15 @@ def forwards_in_place() -> None:
     assert me.emit(made, timeout=None)
     assert me.emit(np.array([place % 64]), timeout=None)
     assert np.array_equal(made, value)
+
+
+def talks_and_fails(value: int) -> int:
+    print("value", value)
+    if value == 3:
+        raise ValueError("not 3")
+    return value
+
+
+def takes_a_while(value: int) -> int:
+    time.sleep(0.002)
+    return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ataraxis.cluster.agent import Agent
@@ -27,14 +27,20 @@ class Lab:
         self.spool_bytes: int | str = "1 GB"
         self.may: dict[str, dict[str, list[str]]] = {}
         self.mirrors: dict[str, list[StandingMirror]] = {}
+        self.modules: dict[str, list[str]] = {}
+        self.tags: dict[str, list[str]] = {}
 
     def hosts(self, name: str) -> Hosts:
         """What the file of a host states."""
-        listed = {each: LabHost(f"{each}:7411") for each in self.names}
+        listed = {
+            each: LabHost(f"{each}:7411", self.tags.get(each, []))
+            for each in self.names
+        }
         spool = SpoolFolder(str(self.place / f"spool-{name}"), self.spool_bytes)
         made = Hosts("rig", name, listed, spool=spool)
         made.mirrors = self.mirrors.get(name, [])
         made.may = self.may.get(name, {})  # type: ignore[assignment]
+        made.modules = self.modules.get(name, [])
         return made
 
     def start(self, name: str) -> Agent:
@@ -58,11 +64,18 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab(*names: str) -> Iterator[Lab]:
-    """Run the agents of a lab in this process; their contexts are removed."""
+def lab(*names: str, modules: Sequence[str] = ()) -> Iterator[Lab]:
+    """Run the agents of a lab in this process; their contexts are removed.
+
+    With `modules`, each host may run their functions on the others.
+    """
     shm = "/dev/shm" if Path("/dev/shm").is_dir() else None
     place = Path(tempfile.mkdtemp(prefix="ataraxis-lab-", dir=shm))
     made = Lab(place, names or ("acq", "gpu"))
+    if modules:
+        made.modules = {name: list(modules) for name in made.names}
+        rights = {name: ["read", "put", "run"] for name in made.names}
+        made.may = dict.fromkeys(made.names, rights)
     try:
         for name in made.names:
             made.start(name)

@@ -1,0 +1,309 @@
+"""Cluster: a pipe whose workers run on several hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import workers_pipe as w
+from agents import Lab, lab
+from deadline import wait_until
+
+from ataraxis.cluster import Cluster
+from ataraxis.errors import AccessDenied, HostUnavailable, PipeError
+from ataraxis.pipeline import Pipe, Processor
+from ataraxis.shm.process import ProcessIdentity
+from ataraxis.testing.carriers import FakeCarrier
+
+WAIT_S = 30.0
+
+
+@pytest.fixture
+def rig() -> Iterator[Lab]:
+    with lab("acq", "gpu", modules=["workers_pipe"]) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def cluster(rig: Lab, me: str = "acq", **keywords: Any) -> Iterator[Cluster]:
+    """A cluster of a program on a host of the rig."""
+    with Cluster(
+        rig.hosts(me), context=rig.contexts[me],
+        carrier=FakeCarrier(rig.network, me), **keywords,
+    ) as made:  # fmt: skip
+        yield made
+
+
+def chain(rig: Lab, *stages: Processor) -> Pipe:
+    pipe = Pipe("p", context=rig.contexts["acq"])
+    last = pipe.add(stages[0])
+    for stage in stages[1:]:
+        last = last.add(stage)
+    return pipe
+
+
+def test_one_processor_runs_on_another_host(rig: Lab) -> None:
+    pipe, found = chain(rig, Processor("far", func=w.double, host="gpu")), []
+    with cluster(rig) as engine, pipe.run(range(500), found, engine=engine) as run:
+        run.wait(WAIT_S)
+        assert run.where == {("far", 0): "gpu"}
+    assert found == [2 * k for k in range(500)]
+
+
+def both_ways(rig: Lab, pipe: Pipe, values: Any, **keywords: Any) -> list[list[Any]]:
+    """Return the results of a pipe on one host, and on the hosts of the rig."""
+    results: list[list[Any]] = []
+    with cluster(rig, **keywords) as engine:
+        for each in (None, engine):
+            found: list[Any] = []
+            with pipe.run(values, found, engine=each) as run:
+                run.wait(WAIT_S)
+            results.append(found)
+    return results
+
+
+def test_the_same_pipe_gives_the_same_on_one_host_and_on_three() -> None:
+    with lab("acq", "gpu", "cpu", modules=["workers_pipe"]) as rig:
+        rig.tags["gpu"] = rig.tags["cpu"] = ["fast"]
+        pipe = chain(
+            rig,
+            Processor("a", func=w.uneven, tag="fast", workers=4, ordered=True),
+            Processor("b", func=w.double, host="cpu"),
+            Processor("c", func=w.only_even),
+            Processor("d", func=w.several, host="gpu"),
+        )
+        here, there = both_ways(rig, pipe, range(300))
+    assert there == here
+    assert len(here) == sum(2 * k % 4 for k in range(300))
+
+
+def test_parts_of_channels_and_keys_go_to_other_hosts(rig: Lab) -> None:
+    import numpy as np
+
+    pipe = chain(
+        rig,
+        Processor("parts", func=w.double, host="gpu", workers=2, split="channel"),
+        Processor("whole", func=w.double),
+    )
+    blocks = [np.arange(6.0).reshape(2, 3) + k for k in range(20)]
+    here, there = both_ways(rig, pipe, blocks)
+    assert all(map(np.array_equal, there, here))
+    pipe = chain(rig, Processor("k", func=w.same, host="gpu", workers=2, key="n"))
+    here, there = both_ways(rig, pipe, [{"n": k % 5, "k": k} for k in range(50)])
+    assert sorted(map(str, there)) == sorted(map(str, here))
+
+
+def test_a_module_that_is_not_listed_is_refused(rig: Lab) -> None:
+    with cluster(rig) as engine:
+        pipe = chain(rig, Processor("far", func=divmod.__self__.abs, host="gpu"))
+        with pytest.raises(AccessDenied, match=r"module 'builtins' is not under"):
+            pipe.run([1], [], engine=engine)
+        pipe = chain(rig, Processor("far", func=lambda value: value, host="gpu"))
+        with pytest.raises(AccessDenied, match="functions: true"):
+            pipe.run([1], [], engine=engine)
+        pipe = chain(rig, Processor("far", func=w.double, host="gpu",
+                                    allow_pickle=True))  # fmt: skip
+        with pytest.raises(AccessDenied, match="allow_pickle=True"):
+            pipe.run([1], [], engine=engine)
+        pipe = chain(rig, Processor("far", "script.py", host="gpu"))
+        with pytest.raises(AccessDenied, match="is the script"):
+            pipe.run([1], [], engine=engine)
+        assert nothing_is_left(rig)
+
+
+def nothing_is_left(rig: Lab) -> bool:
+    """Whether the contexts have nothing but what an agent has."""
+    names = {p.name for context in rig.contexts.values() for p in context.iterdir()}
+    return names <= {".agent", ".agent.lock"}
+
+
+def test_what_a_listed_module_imports_is_not_run(rig: Lab) -> None:
+    from ataraxis.pipeline.function import Code
+
+    far = Processor("far", func=w.double, host="gpu")
+    far._code = Code("map", "workers_pipe:os.system")
+    pipe = chain(rig, far)
+    with (
+        cluster(rig) as engine,
+        pytest.raises(PipeError, match="is not defined in its module"),
+        pipe.run(["true"], [], engine=engine) as run,
+    ):
+        run.wait(WAIT_S)
+
+
+def test_a_host_without_the_right_is_refused(rig: Lab) -> None:
+    rig.stop("gpu")
+    rig.may["gpu"] = {"acq": ["read"]}
+    rig.start("gpu")
+    pipe = chain(rig, Processor("far", func=w.double, host="gpu"))
+    with (
+        cluster(rig) as engine,
+        pytest.raises(AccessDenied, match="may not run at 'gpu'"),
+    ):
+        pipe.run([1], [], engine=engine)
+    assert nothing_is_left(rig)
+
+
+def test_a_place_that_is_not_there_is_named(rig: Lab) -> None:
+    with cluster(rig) as engine:
+        pipe = chain(rig, Processor("far", func=w.double, host="gqu"))
+        with pytest.raises(ValueError, match="host='gqu', which is not a host"):
+            pipe.run([1], engine=engine)
+        pipe = chain(rig, Processor("far", func=w.double, tag="cuda"))
+        with pytest.raises(ValueError, match="tag='cuda', which no host"):
+            pipe.run([1], engine=engine)
+    with pytest.raises(ValueError, match="not both"):
+        Processor("far", func=w.double, host="gpu", tag="cuda")
+    rig.stop("acq")
+    with pytest.raises(HostUnavailable, match="no agent runs in context"):
+        Cluster(rig.hosts("acq"), context=rig.contexts["acq"])
+
+
+def test_errors_output_and_dead_letters_come_here(
+    rig: Lab, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipe = chain(rig, Processor("far", func=w.talks_and_fails, host="gpu"))
+    with (
+        cluster(rig) as engine,
+        pytest.raises(PipeError, match="ValueError: not 3; with value number 3") as err,
+        pipe.run(range(5), [], engine=engine) as run,
+    ):
+        run.wait(WAIT_S)
+    assert "in talks_and_fails" in err.value.exceptions[0].remote_traceback
+    assert "[far] value 2" in capfd.readouterr().out
+    pipe = chain(rig, Processor("far", func=w.talks_and_fails, host="gpu",
+                                on_error="skip"))  # fmt: skip
+    found: list[int] = []
+    with cluster(rig) as engine, pipe.run(range(5), found, engine=engine) as run:
+        run.wait(WAIT_S)
+        assert run.skipped == 1
+        letters = list(run.dead_letters)
+    assert found == [0, 1, 2, 4]
+    assert [(x.processor, x.value, x.why) for x in letters] == [
+        ("far", 3, "ValueError: not 3")
+    ]
+    statistics = run.statistics().sel(worker="far")
+    assert int(statistics.received) == 5
+    assert int(statistics.dead_letters) == 1
+    assert nothing_is_left(rig)
+
+
+# ---- what dies, and what is cut off
+
+
+def running(run: Any, found: list[Any], count: int) -> None:
+    wait_until(lambda: len(found) >= count, WAIT_S, f"{count} results")
+
+
+def test_a_worker_that_is_killed_there_is_restarted(rig: Lab) -> None:
+    pipe = chain(rig, Processor("far", func=w.takes_a_while, host="gpu", workers=2,
+                                ordered=True))  # fmt: skip
+    found: list[int] = []
+    with cluster(rig) as engine, pipe.run(range(600), found, engine=engine) as run:
+        running(run, found, 20)
+        pid = run.workers["far", 0]
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        run.wait(WAIT_S)
+    assert found == list(range(600))
+    restarts = run.statistics().restarts
+    assert int(restarts.sel(worker="far.0")) == 1
+
+
+def test_an_agent_that_restarts_loses_nothing(rig: Lab) -> None:
+    pipe = chain(
+        rig, Processor("far", func=w.takes_a_while, host="gpu"),
+        Processor("near", func=w.double),
+    )  # fmt: skip
+    found: list[int] = []
+    with cluster(rig) as engine, pipe.run(range(600), found, engine=engine) as run:
+        for count in (20, 200):
+            running(run, found, count)
+            rig.stop("gpu")
+            rig.start("gpu")
+        run.wait(WAIT_S)
+        events = [event.text for event in run.history if event.what == "exited"]
+    assert found == [2 * k for k in range(600)]
+    assert "does not have the run any more" in events[0]
+
+
+def test_what_puts_in_order_loses_nothing_with_its_host(rig: Lab) -> None:
+    pipe = chain(
+        rig,
+        Processor("far", func=w.takes_a_while, host="gpu", workers=3, ordered=True),
+        Processor("order", func=w.takes_a_while, host="gpu"),
+        Processor("near", func=w.double, workers=2, ordered=True),
+    )
+    found: list[int] = []
+    with cluster(rig) as engine, pipe.run(range(900), found, engine=engine) as run:
+        for count in (50, 400):
+            running(run, found, count)
+            rig.stop("gpu")
+            rig.start("gpu")
+        run.wait(WAIT_S)
+    assert found == [2 * k for k in range(900)]
+
+
+def test_a_short_cut_ends_nobody(rig: Lab) -> None:
+    pipe = chain(rig, Processor("far", func=w.takes_a_while, host="gpu"))
+    found: list[int] = []
+    with (
+        cluster(rig, lease_s=60.0) as engine,
+        pipe.run(range(600), found, engine=engine) as run,
+    ):
+        running(run, found, 20)
+        pid = run.workers["far", 0]
+        rig.network.cut("acq", "gpu")
+        wait_until(lambda: "lost" in told(run), WAIT_S, "the host to be lost")
+        rig.network.heal("acq", "gpu")
+        wait_until(lambda: "found" in told(run), WAIT_S, "the host to be found")
+        assert run.workers["far", 0] == pid
+        run.wait(WAIT_S)
+    # What was on its way when the cable went may come after younger values.
+    assert sorted(found) == list(range(600))
+    assert "restarted" not in told(run)
+
+
+def told(run: Any) -> list[str]:
+    return [event.what for event in run.history]
+
+
+def test_workers_end_with_their_lease_and_start_again(rig: Lab) -> None:
+    pipe = chain(rig, Processor("far", func=w.takes_a_while, host="gpu"))
+    found: list[int] = []
+    with (
+        cluster(rig, lease_s=1.0) as engine,
+        pipe.run(range(600), found, engine=engine) as run,
+    ):
+        running(run, found, 20)
+        pid = run.workers["far", 0]
+        assert pid is not None
+        there = ProcessIdentity.of(pid)
+        rig.network.cut("acq", "gpu")
+        wait_until(lambda: not there.is_alive(), WAIT_S, "the worker to be ended")
+        rig.network.heal("acq", "gpu")
+        run.wait(WAIT_S)
+    assert found == list(range(600))
+    assert "restarted" in told(run)
+
+
+def test_a_worker_moves_to_another_host_with_the_tag() -> None:
+    with lab("acq", "gpu", "cpu", modules=["workers_pipe"]) as rig:
+        rig.tags["gpu"] = rig.tags["cpu"] = ["fast"]
+        pipe = chain(rig, Processor("far", func=w.takes_a_while, tag="fast"),
+                     Processor("near", func=w.double))  # fmt: skip
+        found: list[int] = []
+        with (
+            cluster(rig, lease_s=0.5) as engine,
+            pipe.run(range(600), found, engine=engine) as run,
+        ):
+            running(run, found, 20)
+            (host,) = {h for h in run.where.values() if h != "acq"}
+            rig.network.cut("acq", host)
+            run.wait(WAIT_S)
+            assert run.where["far", 0] == ({"gpu", "cpu"} - {host}).pop()
+        assert found == [2 * k for k in range(600)]
