@@ -80,6 +80,12 @@ class RigStep:
     function: str = field(metadata={"help": "module:function, as Python imports it"})
     workers: int = 1
     ordered: bool = False
+    host: str | None = field(
+        default=None, metadata={"help": "host of hosts.yaml that runs it"}
+    )
+    tag: str | None = field(
+        default=None, metadata={"help": "hosts that have this tag run it"}
+    )
 
 
 @dataclass
@@ -184,6 +190,11 @@ class Rig(YamlConfig):
                 f"pipes.{name}: {step.function!r} is not module:function"
                 for step in pipe.steps
                 if step.function.count(":") != 1
+            ]
+            found += [
+                f"pipes.{name}: {step.name!r} has host and tag: give one of them"
+                for step in pipe.steps
+                if step.host is not None and step.tag is not None
             ]
         for name, source in self.sources.items():
             found += _problems_of(name, source)

@@ -102,6 +102,7 @@ class RigRun:
         self._programs: list[Program] = []
         self._outputs: list[OutputProcess] = []
         self._pipes: list[tuple[str, Any, Consumer]] = []
+        self._clusters: dict[str, Any] = {}
         self._read: dict[str, tuple[int, int]] = {}
         self._is_over = False
         self.reports: dict[str, dict[str, Any]] = {}
@@ -232,9 +233,20 @@ class RigRun:
         for step, function in steps:
             at = at.add(
                 Processor(
-                    step.name, func=function, workers=step.workers, ordered=step.ordered
+                    step.name,
+                    func=function,
+                    workers=step.workers,
+                    ordered=step.ordered,
+                    host=step.host,
+                    tag=step.tag,
                 )
             )
+        cluster = None
+        if any(step.host is not None or step.tag is not None for step, _ in steps):
+            from ataraxis.cluster.engine import Cluster
+
+            cluster = Cluster(context=self._session.context)
+            self._clusters[name] = cluster
         reader = Consumer(
             rig_pipe.stream, context=self._session.context, policy="lossless",
             label=f"pipe {name}", timeout=START_S,
@@ -244,7 +256,8 @@ class RigRun:
             if rig_pipe.event is not None:
                 self._session.event(rig_pipe.event, value=result)
 
-        self._pipes.append((name, pipe.run(reader, take), reader))
+        run = pipe.run(reader, take, engine=cluster)
+        self._pipes.append((name, run, reader))
         self._session.note(f"pipe {name!r} runs")
 
     # ---- while it runs
@@ -322,6 +335,8 @@ class RigRun:
                 )
         for name, run, reader in self._pipes:
             self._end_pipe(name, run, reader, hurry)
+        while self._clusters:
+            self._clusters.popitem()[1].close()
         for program in self._programs:
             if program.is_viewer:
                 program.request_end()
