@@ -120,3 +120,14 @@ def log_entries(queue, source):
     for number in range(500):
         payload = np.array([number], np.int64).view(np.uint8)
         queue.put(LogPackage(source, number, payload))
+
+
+def square(value: int) -> int:
+    """Return the square, after 1 ms of work."""
+    time.sleep(0.001)
+    return value * value
+
+
+def add_one(value: int) -> int:
+    """Return the next number."""
+    return value + 1
