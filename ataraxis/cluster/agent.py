@@ -638,7 +638,8 @@ class Agent:
             case "edges":
                 return self._join_edges(asked, visit)
             case "edges lost":
-                self.edges.lost(str(asked["host"]), str(asked["run"]))
+                gone = (str(asked[key]) for key in ("host", "run", "generation"))
+                self.edges.lost(*gone)
                 return None
             case "edges release":
                 return self.edges.release(str(asked["run"]))

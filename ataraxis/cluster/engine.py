@@ -88,7 +88,7 @@ class RunContact:
         self._letters: DeadLetterStore | None = None
         self._gate = threading.Lock()
         self._line = DispatchLine()
-        self._epoch = ""
+        self._epoch = self._generation = ""
         self.workers: dict[int, RemoteWorker] = {}
         self._idle: dict[str, bool] = {}
         self.is_ready = False
@@ -199,7 +199,7 @@ class RunContact:
         """All workers there are gone: take back what they had, then tell of them."""
         if not self.workers:
             return
-        self._cluster.take_back(self.host)
+        self._cluster.take_back(self.host, self._generation)
         with self._gate:
             workers, self.workers = list(self.workers.values()), {}
         for worker in workers:
@@ -315,6 +315,7 @@ class RunContact:
             case "prepared":
                 self.is_ready, self.problem = True, ""
                 cluster.cores[self.host] = int(fields["cores"])
+                self._generation = str(fields["generation"])
                 self.changed.set()
             case "refused":
                 self._refuse(_exception(fields["type"], fields["text"]))
@@ -582,16 +583,19 @@ class Cluster:
         for contact in self._contacts.values():
             contact.connect()
 
-    def take_back(self, host: str) -> None:
-        """Have every host take back what a host had: its workers are gone."""
+    def take_back(self, host: str, generation: str) -> None:
+        """Have every host take back what a host had: its workers are gone.
+
+        A host that has begun another `generation` meanwhile is left alone.
+        """
         plan, client = self._plan, self._client
         if plan is None or client is None:
             return
         with contextlib.suppress(AtaraxisError, OSError), self._gate:
-            client.ask("edges lost", run=plan.run, host=host)
+            client.ask("edges lost", run=plan.run, host=host, generation=generation)
         for contact in list(self._contacts.values()):
             if contact.host != host:
-                contact.order("lost", host=host)
+                contact.order("lost", host=host, generation=generation)
 
     def is_up(self, host: str) -> bool:
         """Return whether a worker can be started on a host now; see `Engine`."""

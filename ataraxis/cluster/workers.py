@@ -243,7 +243,8 @@ class RunHere:
                     self._connect(plan)
                 self._put("connected")
             case "lost":
-                self._edges.lost(str(fields["host"]), self.run)
+                gone = str(fields["host"]), self.run, str(fields["generation"])
+                self._edges.lost(*gone)
             case "release":
                 self._why = "it has ended"
             case _:
@@ -280,7 +281,9 @@ class RunHere:
         for plan in fields["plans"]:
             self._connect(plan)
         self._lease_s = lease_s
-        self._put("prepared", cores=len(os.sched_getaffinity(0)))
+        generation = self._edges.generation(self.run)
+        cores = len(os.sched_getaffinity(0))
+        self._put("prepared", cores=cores, generation=generation)
 
     def _connect(self, fields: dict[str, Any]) -> None:
         plan = EdgePlan.from_dict(fields)

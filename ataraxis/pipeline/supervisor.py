@@ -304,13 +304,15 @@ class Supervisor:
         deadline = time.monotonic() + _KILL_S
         while True:
             # Once in any case: the engine drops the bell.
-            for event in self._engine.watch(0.5 if self._by_handle else 0, -1):
+            left = [slot for slot in self._by_handle.values() if not slot.is_lost]
+            for event in self._engine.watch(0.5 if left else 0, -1):
                 slot = self._by_handle[event.handle]
                 if event.what == "output" and slot.output is not None:
                     slot.output.write(*event.data)
                 elif event.what == "exit":
                     self._forget(slot, event.handle)
-            if not self._by_handle or time.monotonic() > deadline:
+            # Those of a host that does not answer end with their lease.
+            if not left or time.monotonic() > deadline:
                 return
 
     # ---- events of workers

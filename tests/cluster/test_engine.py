@@ -81,6 +81,20 @@ def test_the_same_pipe_gives_the_same_on_one_host_and_on_three() -> None:
     assert len(here) == sum(2 * k % 4 for k in range(300))
 
 
+def test_this_host_and_another_share_the_work(rig: Lab) -> None:
+    rig.tags["acq"] = rig.tags["gpu"] = ["fast"]
+    pipe = chain(rig, Processor("a", func=w.takes_a_while, tag="fast", workers=4,
+                                ordered=True),
+                 Processor("b", func=w.double))  # fmt: skip
+    found: list[int] = []
+    with cluster(rig) as engine, pipe.run(range(600), found, engine=engine) as run:
+        run.wait(WAIT_S)
+        assert sorted(run.where.values()) == ["acq"] * 4 + ["gpu"]
+        received = run.statistics().received.values[:4].tolist()
+    assert found == [2 * k for k in range(600)]
+    assert min(received) > 0, received
+
+
 def test_parts_of_channels_and_keys_go_to_other_hosts(rig: Lab) -> None:
     import numpy as np
 
