@@ -641,6 +641,8 @@ class Agent:
                 gone = (str(asked[key]) for key in ("host", "run", "generation"))
                 self.edges.lost(*gone)
                 return None
+            case "edges finish":
+                return self.edges.finish(str(asked["run"]), str(asked["name"]))
             case "edges release":
                 return self.edges.release(str(asked["run"]))
         raise BadMessage(f"the agent does not know {asked['do']!r}: update ataraxis")

@@ -150,6 +150,12 @@ class EdgeOutlet:
         self.hosts = {plan.to}
         """Hosts that may take its values."""
         self.problem = ""
+        self._is_finished = False
+
+    def finish(self) -> None:
+        """Lease nothing more: the last frames that follow are for readers here."""
+        with self.lock:
+            self._is_finished = True
 
     def serve(
         self, talk: Conversation, want: EdgeWant, waiting: list[LinkMessage]
@@ -262,7 +268,7 @@ class EdgeOutlet:
             while link.is_current:
                 wake.clear()
                 with self.lock:
-                    count = self.ledger.fill(link, buffer)
+                    count = 0 if self._is_finished else self.ledger.fill(link, buffer)
                 if count < 0:
                     buffer = memoryview(bytearray(_ROOM - count))
                     continue
@@ -275,7 +281,7 @@ class EdgeOutlet:
                     continue
                 talk.send()
                 pause = min(talk.wait_time(time.monotonic()), _IDLE_S)
-                if link.credit > 0:
+                if link.credit > 0 and not self._is_finished:
                     self.queue.wait(pause)
                 else:
                     wake.wait(min(pause, _POLL_S))
@@ -704,6 +710,16 @@ class Edges:
                 raise ValueError(f"edge {plan.name!r} is here already, as {known.plan}")
             inlet = self._inlets[key] = EdgeInlet(plan, self)
         inlet.start()
+
+    def finish(self, run: str, name: str) -> None:
+        """Lease nothing more from a queue here that is idle and has readers here, too.
+
+        The last frames that follow are for these. Does nothing without such an edge.
+        """
+        with self._gate:
+            outlet = self._outlets.get((run, name))
+        if outlet is not None:
+            outlet.finish()
 
     def release(self, run: str) -> None:
         """End all edges of a run here; the queues stay."""

@@ -615,7 +615,12 @@ class Cluster:
     def end(self, host: str, name: str, count: int) -> None:
         """Put last frames into a queue on another host; see `Engine`."""
         contact = self._contacts.get(host)
-        if contact is not None:
+        if host == self.lab.me:
+            plan, client = self._plan, self._client
+            if plan is not None and client is not None:
+                with self._gate:
+                    client.ask("edges finish", run=plan.run, name=name)
+        elif contact is not None:
             contact.order("end", name=name, count=count)
 
     def spawn(self, host: str, spec: WorkerSpec) -> Any:

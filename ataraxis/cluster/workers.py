@@ -369,6 +369,7 @@ class RunHere:
 
     def _end(self, name: str, count: int) -> None:
         """Put last frames into a queue; a thread goes on if it has no room."""
+        self._edges.finish(self.run, name)
         queue, frame = self._queues[name], last_frame()
         while count and queue.offer(frame, 0):
             count -= 1

@@ -73,7 +73,11 @@ class Engine(Protocol):
         """
 
     def end(self, host: str, name: str, count: int) -> None:
-        """Put last frames into a queue on another host, once; does not wait."""
+        """Put last frames into a queue on another host, once; does not wait.
+
+        For the first host it only ends the edges that begin at the queue: the run puts
+        the last frames there itself.
+        """
 
     def release(self, run: str) -> None:
         """Remove a run from its other hosts; all of its workers have ended."""

@@ -180,7 +180,8 @@ class Plan:
                 continue
             inboxes = self._inboxes_of(k)
             found += [self._at(name, k, host) for name in inboxes]
-            if k >= 0 and any(host in self.readers(k, i) for i in range(len(inboxes))):
+            # Also where a worker may come later: the path of an edge never changes.
+            if k >= 0 and host in self.candidates(k):
                 below.add(k)
         return tuple(found)
 

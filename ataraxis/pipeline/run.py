@@ -508,10 +508,9 @@ class Run:
                 continue
             for host in left:
                 self._ended.add(f"{host}:{name}")
+                self._engine.end(host, name, readers[host])
                 if host == plan.home:
                     self._end(name, readers[host])
-                else:
-                    self._engine.end(host, name, readers[host])
         return _IDLE_S if is_waiting else None
 
     def _is_idle(self, queue: tuple[str, str]) -> bool:
