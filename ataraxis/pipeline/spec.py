@@ -124,6 +124,7 @@ _TARGET_FIELDS = dataclasses.fields(Target)
 _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,), "int": (int,), "bool": (bool,), "float": (int, float),
     "int | None": (int, type(None)), "dict[str, Any]": (dict,),
+    "str | None": (str, type(None)),
 }  # fmt: skip
 
 
