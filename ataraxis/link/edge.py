@@ -295,7 +295,8 @@ class LeaseLedger:
 
     def _take_back(self, leases: HostLeases) -> int:
         count = len(leases.held)
-        self.queue.give_back(list(leases.held))
+        # The oldest is the last that is given back: a queue goes on from that one.
+        self.queue.give_back(sorted(leases.held, reverse=True))
         leases.held.clear()
         leases.last = 0
         self.taken_back += count

@@ -768,7 +768,7 @@ class StreamOutlet:
             self.store.release(until)
 
     def _is_hole(self, first: int, end: int) -> bool:
-        """Whether numbers never had a frame; False if some may have had one."""
+        """Whether numbers never had a frame; False if it is not known."""
         return (
             self.has_holes
             and self.is_lossless

@@ -740,7 +740,7 @@ def test_numbers_that_never_had_a_frame_are_not_lost() -> None:
         for k in range(2):
             a.send(b"%d" % k)  # behind the slots that are held
         assert a.statistics().skipped == 4
-        assert outflow.take(ALL) == (2, EMPTY), "a hole is no loss"
+        assert outflow.take(ALL) == (2, EMPTY), "a hole is not a loss"
         buffer = bytearray(4096)
         end, after, status = outflow.copy(10, buffer, 0)
         numbers = []
