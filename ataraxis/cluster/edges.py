@@ -511,6 +511,8 @@ class EdgeInlet:
                 return
         found = talk.receive(pause)
         while found and talk.lacks and time.monotonic() - now < _TURN_S:
+            if is_data(talk.buffer, talk.start, talk.stop):
+                _make_room(talk)
             found = talk.receive(_FULL_S)
 
     def _take(self, talk: Conversation) -> bool:
