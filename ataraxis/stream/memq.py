@@ -634,7 +634,7 @@ class MemQ(QueueHandle):
                 frame: Any = lease.data if lease.view is None else lease.view
                 name = name_of_large(frame, self._name) if lease.is_large else None
                 if name is not None:
-                    frame = view_large(name, self._where)
+                    frame = self._view_large(name)
                 if frame is not None:
                     lease._frame = self._frame(frame)
                     return lease
@@ -906,7 +906,13 @@ class MemQ(QueueHandle):
     def _open_large(self, name: bytes) -> memoryview | None:
         large = name_of_large(name, self._name)
         # Bytes that are not a name are not a frame either: `_decode` raises.
-        return memoryview(name) if large is None else view_large(large, self._where)
+        return memoryview(name) if large is None else self._view_large(large)
+
+    def _view_large(self, name: str) -> memoryview | None:
+        frame = view_large(name, self._where)
+        if self._pins_arena and frame is not None:
+            self._count_unpinned(len(frame))
+        return frame
 
     def _unlink_large(self, name: bytes) -> None:
         large = name_of_large(name, self._name)
@@ -1063,12 +1069,31 @@ class MemQ(QueueHandle):
 
         Arrays that a getter returns from it are then copied faster, as those of a
         pinned stream. `close` unlocks them. Where that is not possible, a
-        `RuntimeWarning` tells why: copies work without.
+        `RuntimeWarning` tells why: copies work without. Values that do not fit the
+        arena are copied as without, too: the first is warned of, `unpinned_count`
+        counts them.
         """
         self._pins_arena = True
 
     _pins_arena = False
     _arena_pin: Pin | None = None
+    _unpinned = 0
+
+    @property
+    def unpinned_count(self) -> int:
+        """Values got since `pin_arena` that lay outside of the arena."""
+        return self._unpinned
+
+    def _count_unpinned(self, nbytes: int) -> None:
+        self._unpinned += 1
+        if self._unpinned == 1:
+            warnings.warn(
+                f"queue {self._name!r}: a value of {nbytes:,} bytes lies outside of the "
+                "page-locked arena, and is copied to the GPU at the speed of pageable "
+                "memory: send smaller values, or fewer at a time",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def _pin_arena(self, arena: Segment) -> None:
         mapping = arena.mapping

@@ -15,6 +15,7 @@ from ataraxis.gpu import drivers
 from ataraxis.gpu.drivers import visible_gpus
 from ataraxis.pipeline.engine import Local
 from ataraxis.pipeline.graph import GraphNode
+from ataraxis.stream import arena
 
 
 def seen(**settings: Any) -> set[tuple[str, int]]:
@@ -107,6 +108,28 @@ def test_the_arena_is_locked_once_it_is_used() -> None:
         assert [name for _, name, _ in driver.calls] == ["register"]
         getter.close()
         assert driver.registered == {}
+        queue.unlink()
+
+
+def test_values_outside_of_the_arena_are_counted_and_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(arena, "LEAST_BYTES", 1 << 20)
+    monkeypatch.setattr(arena, "MOST_BYTES", 1 << 20)
+    with fake_driver():
+        queue = MemQ("q", buffer_count=8, buffer_size=256)
+        getter = MemQ.attach("q")
+        getter.pin_arena()
+        queue.put(np.zeros(1 << 10, "u1"))
+        assert len(getter.get()) == 1 << 10
+        assert getter.unpinned_count == 0
+        queue.put(np.zeros(1 << 22, "u1"))
+        with pytest.warns(RuntimeWarning, match="outside of the page-locked arena"):
+            assert len(getter.get()) == 1 << 22
+        queue.put(np.ones(1 << 22, "u1"))
+        assert getter.get()[-1] == 1  # warned of once
+        assert getter.unpinned_count == 2
+        getter.close()
         queue.unlink()
 
 
