@@ -361,7 +361,7 @@ class SampleAxis:
             if not is_open.any():
                 break
             middle = (low + high) // 2
-            is_less = is_open & (self.at(np.where(is_open, middle, low)) < wanted)
+            is_less = is_open & (self.at(np.where(is_open, middle, 0)) < wanted)
             low = np.where(is_less, middle + 1, low)
             high = np.where(is_open & ~is_less, middle, high)
         return np.asarray(np.where(is_behind, len(self), low))

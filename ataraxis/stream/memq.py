@@ -1088,8 +1088,8 @@ class MemQ(QueueHandle):
         self._unpinned += 1
         if self._unpinned == 1:
             warnings.warn(
-                f"queue {self._name!r}: a value of {nbytes:,} bytes lies outside of the "
-                "page-locked arena, and is copied to the GPU at the speed of pageable "
+                f"queue {self._name!r}: a value of {nbytes:,} bytes lies outside of "
+                "the page-locked arena, and is copied to the GPU as from pageable "
                 "memory: send smaller values, or fewer at a time",
                 RuntimeWarning,
                 stacklevel=4,

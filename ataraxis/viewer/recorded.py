@@ -434,8 +434,8 @@ class RecordedSession:
         self.begin = min(firsts, default=0)
         """Time of the first sample, ns of the recording's clock."""
         last = max((int(stream.stamps[-1]) for stream in some), default=0)
-        self.end = max(last - self.begin, 1)
-        """Length, ns."""
+        self.end = max(last - self.begin + 1, 1)
+        """Behind its last sample, ns since its first."""
         self.shift_ns = some[0].shift_ns if some else 0
         self.is_wall = (
             bool(some)

@@ -174,7 +174,7 @@ class TestHdf5(RecordingContract):
 
     def write_beside(self, path: Path, values: np.ndarray) -> str:
         self.write(path, [], values)
-        import h5py
+        h5py = pytest.importorskip("h5py")
 
         with h5py.File(path, "a") as file:
             file["pairs"] = np.zeros(4, [("a", "i4"), ("b", "f4")])
@@ -351,7 +351,7 @@ class TestNwb(RecordingContract):
         return Referred(values, seconds(len(values)), ("V",) * 3)
 
     def write_beside(self, path: Path, values: np.ndarray) -> str:
-        import h5py
+        h5py = pytest.importorskip("h5py")
 
         self.write(path, [], values)
         with h5py.File(path, "a") as file:

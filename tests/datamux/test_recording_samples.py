@@ -25,6 +25,7 @@ SAMPLES = Path(os.environ.get("ATARAXIS_SAMPLES", "/none"))
 
 def shipped(package: str, inside: str) -> Path:
     """A file of an installed package, or skip."""
+    pytest.importorskip(package)
     spec = importlib.util.find_spec(package)
     path = Path(spec.origin or "").parent / inside if spec else Path("/none")
     if not path.exists():

@@ -24,7 +24,7 @@ typedef struct {
     uint32_t source;
     uint32_t crc;
     uint32_t labels;
-    uint32_t header_crc;                               /* set where the frame leaves a stream; inside: numbers before it that had no frame, of a mirror, else 0 */
+    uint32_t header_crc;                               /* set where the frame leaves a stream. Within one: how many numbers before it had no frame, for mirrors */
 } ax_frame;
 _Static_assert(sizeof(ax_frame) == 64 && offsetof(ax_frame, extents) == 32 && offsetof(ax_frame, header_crc) == 60, "ax_frame");
 
