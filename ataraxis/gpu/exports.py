@@ -11,7 +11,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ataraxis._kernels.dlpack import mark_pinned
 from ataraxis.errors import PinError
 from ataraxis.gpu.pins import Hold, Pin
 
@@ -61,7 +60,11 @@ def export(
         capsule = array.__dlpack__(max_version=max_version)
     except TypeError as error:
         raise BufferError(f"DLPack needs NumPy 2.1 or newer: {error}") from error
-    return mark_pinned(capsule) if device == CUDA_HOST else capsule
+    if device != CUDA_HOST:
+        return capsule
+    from ataraxis._kernels.dlpack import mark_pinned
+
+    return mark_pinned(capsule)
 
 
 class DeviceView:

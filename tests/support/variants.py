@@ -37,7 +37,7 @@ POINT = re.compile(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)')
 KERNELS = (
     "_cython", "memory", "lock", "array", "framebuffer", "ring", "producer",
     "consumer", "snapshot", "queue", "arena", "queue_handle", "messages", "worker",
-    "journal_write", "journal_scan", "link",
+    "journal_write", "journal_scan", "link", "dlpack", "edge",
 )  # fmt: skip
 # Enough for arrays, built in a quarter of the time.
 ARRAYS = (
