@@ -83,6 +83,7 @@ def test_the_same_pipe_gives_the_same_on_one_host_and_on_three() -> None:
     assert len(here) == sum(2 * k % 4 for k in range(300))
 
 
+@pytest.mark.slow
 def test_this_host_and_another_share_the_work(rig: Lab) -> None:
     rig.tags["acq"] = rig.tags["gpu"] = ["fast"]
     pipe = chain(rig, Processor("a", func=w.takes_a_while, tag="fast", workers=4,
@@ -101,6 +102,7 @@ def test_this_host_and_another_share_the_work(rig: Lab) -> None:
     assert done["gpu"] > 0
 
 
+@pytest.mark.slow
 def test_parts_of_channels_and_keys_go_to_other_hosts(rig: Lab) -> None:
     import numpy as np
 
@@ -234,6 +236,7 @@ def test_a_worker_that_is_killed_there_is_restarted(rig: Lab) -> None:
     assert int(restarts.sel(worker="far.0")) == 1
 
 
+@pytest.mark.slow
 def test_an_agent_that_restarts_loses_nothing(rig: Lab) -> None:
     pipe = chain(
         rig, Processor("far", func=w.takes_a_while, host="gpu"),
@@ -252,6 +255,7 @@ def test_an_agent_that_restarts_loses_nothing(rig: Lab) -> None:
     assert re.search(r"does not have the run any more|has removed it", events[0])
 
 
+@pytest.mark.slow
 def test_what_puts_in_order_loses_nothing_with_its_host(rig: Lab) -> None:
     pipe = chain(
         rig,
@@ -269,6 +273,7 @@ def test_what_puts_in_order_loses_nothing_with_its_host(rig: Lab) -> None:
     assert found == [2 * k for k in range(900)]
 
 
+@pytest.mark.slow
 def test_a_short_cut_ends_nobody(rig: Lab) -> None:
     pipe = chain(rig, Processor("far", func=w.takes_a_while, host="gpu"))
     found: list[int] = []
@@ -293,6 +298,7 @@ def told(run: Any) -> list[str]:
     return [event.what for event in run.history]
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_lease_and_start_again(rig: Lab) -> None:
     pipe = chain(rig, Processor("far", func=w.takes_a_while, host="gpu"))
     found: list[int] = []
@@ -312,6 +318,7 @@ def test_workers_end_with_their_lease_and_start_again(rig: Lab) -> None:
     assert "restarted" in told(run)
 
 
+@pytest.mark.slow
 def test_a_worker_moves_to_another_host_with_the_tag() -> None:
     with lab("acq", "gpu", "cpu", modules=["workers_pipe"]) as rig:
         rig.tags["gpu"] = rig.tags["cpu"] = ["fast"]
