@@ -117,8 +117,8 @@ class MirroredRing(BufferToRing):
     def recorded(self) -> int | None:
         """Return the number before which durable readers have released all frames.
 
-        None: there is no durable reader. 0: unknown, they are at frames that an earlier
-        agent has published.
+        None: there is no durable reader. 0: not known, as a reader still holds frames
+        that an earlier agent published.
         """
         readers = self._producer.statistics().readers
         lags = [reader.lag for reader in readers if reader.is_durable]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from browser import CONTRASTS, chromium
+from browser import CONTRASTS, Seen, chromium
 from view_rig import ViewProcess, probe_block, repeating
 
 from ataraxis import Consumer, Producer, Session
@@ -76,30 +74,8 @@ def laboratory(folder: Path) -> Iterator[Session]:
         stream.unlink()
 
 
-class Seen:
-    """A page in Chromium, and what it has asked for and complained of."""
-
-    def __init__(
-        self, browser: Any, url: str, scheme: str, wide: int, **more: Any
-    ) -> None:
-        context = browser.new_context(
-            viewport={"width": wide, "height": 1000}, color_scheme=scheme, **more
-        )
-        self.page = context.new_page()
-        self.asked: list[str] = []
-        self.said: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("websocket", lambda socket: self.asked.append(socket.url))
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.goto(url)
-
-    def wait(self, condition: str, timeout: float = 30) -> None:
-        # Not wait_for_function, which the page's policy forbids to evaluate text.
-        deadline = time.monotonic() + timeout
-        while not self.page.evaluate(condition):
-            assert time.monotonic() < deadline, f"{condition}; {self.said}"
-            self.page.wait_for_timeout(50)
+class LivePage(Seen):
+    """The page of streams that run."""
 
     def is_live(self) -> None:
         """Wait until columns, pictures, events and words are there."""
@@ -107,16 +83,6 @@ class Seen:
         self.wait("viewCounts.events > 0")
         self.wait("document.querySelectorAll('#table tbody tr').length > 5")
         self.wait("document.querySelectorAll('#graph path').length > 2")
-
-    def inks(self, selector: str) -> int:
-        """Return how many colours a canvas shows."""
-        return self.page.evaluate(
-            """selector => {
-              const c = document.querySelector(selector);
-              const {data} = c.getContext("2d").getImageData(0, 0, c.width, c.height);
-              return new Set(new Uint32Array(data.buffer)).size; }""",
-            selector,
-        )
 
 
 CANVAS_INKS = """async () => {
@@ -141,7 +107,7 @@ CANVAS_INKS = """async () => {
 )
 def test_the_page_shows_what_runs(scheme: str, wide: int, tmp_path: Path) -> None:
     with laboratory(tmp_path) as session, ViewProcess() as view, chromium() as browser:
-        seen = Seen(browser, view.url, scheme, wide)
+        seen = LivePage(browser, view.url, scheme, wide)
         seen.is_live()
         page = seen.page
         # What is seen.
@@ -187,7 +153,7 @@ def test_the_page_shows_what_runs(scheme: str, wide: int, tmp_path: Path) -> Non
 
 def test_the_page_is_used_by_keys(tmp_path: Path) -> None:
     with laboratory(tmp_path), ViewProcess() as view, chromium() as browser:
-        seen = Seen(browser, view.url, "dark", 1600)
+        seen = LivePage(browser, view.url, "dark", 1600)
         seen.is_live()
         page = seen.page
         reached = []
@@ -297,7 +263,7 @@ def test_the_page_is_used_by_keys(tmp_path: Path) -> None:
 
 def test_a_calm_page_is_drawn_four_times_a_second(tmp_path: Path) -> None:
     with laboratory(tmp_path), ViewProcess() as view, chromium() as browser:
-        seen = Seen(browser, view.url, "dark", 1600, reduced_motion="reduce")
+        seen = LivePage(browser, view.url, "dark", 1600, reduced_motion="reduce")
         seen.is_live()
         assert seen.page.evaluate("viewCounts.gaps") == 0
         assert seen.said == []
@@ -305,7 +271,7 @@ def test_a_calm_page_is_drawn_four_times_a_second(tmp_path: Path) -> None:
 
 def test_a_page_without_the_link_says_what_it_needs() -> None:
     with ViewProcess() as view, chromium() as browser:
-        seen = Seen(browser, view.url.partition("?")[0], "light", 900)
+        seen = LivePage(browser, view.url.partition("?")[0], "light", 900)
         seen.wait("document.querySelector('#verdict').className === 'bad'")
         assert "needs the printed link" in seen.page.inner_text("#verdict")
 
@@ -315,7 +281,7 @@ def test_a_link_is_a_layout(tmp_path: Path) -> None:
         url = f"{view.url}&show=probe&channels=4:8&theme=light".replace(
             "#seconds=2", "#seconds=0.5"
         )
-        seen = Seen(browser, url, "dark", 1600)
+        seen = LivePage(browser, url, "dark", 1600)
         seen.wait("viewCounts.columns > 100")
         page = seen.page
         assert page.get_attribute("html", "data-theme") == "light"
