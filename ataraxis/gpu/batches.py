@@ -228,6 +228,8 @@ def batches(
     ...     data.shape, len(times)
     (torch.Size([2, 2]), 2)
     (torch.Size([1, 2]), 1)
+    >>> consumer.close()
+    >>> producer.close()
     """
     iterator = iter(frames)
 
