@@ -229,7 +229,7 @@ def batches(
     (torch.Size([2, 2]), 2)
     (torch.Size([1, 2]), 1)
     >>> consumer.close()
-    >>> producer.close()
+    >>> producer.unlink()
     """
     iterator = iter(frames)
 
