@@ -704,6 +704,12 @@ def talks_and_fails(value: int) -> int:
     return value
 
 
+def late_at_300(value: int) -> int:
+    """Takes a while, and for one value much longer."""
+    time.sleep(3.0 if value == 300 else 0.002)
+    return value
+
+
 def second_takes_long(value: int) -> int:
     if value == 1:
         time.sleep(2.0)
