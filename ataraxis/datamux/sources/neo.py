@@ -22,15 +22,17 @@ from ataraxis.datamux.folder import Folder
 from ataraxis.datamux.recording import (
     LazyRecording,
     Recording,
-    UniformTimes,
     check_fields,
     check_rate,
 )
 from ataraxis.datamux.sources.neo_mended import (
-    OPTIONS,
     check_whole,
     folder_argument,
+    has_durations,
+    parsed,
+    rate_of,
     reader_of_blocks,
+    times_of,
 )
 from ataraxis.errors import RecordingError
 from ataraxis.log.optional import need
@@ -162,8 +164,7 @@ def _opened(folder: Folder, key: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what its readers do not know
-            raw = kind(**argument, **OPTIONS.get(name, {}))
-            raw.parse_header()
+            raw = parsed(kind, argument)
     except Exception as error:  # each of neo's readers raises what it likes
         raise RecordingError(
             f"{path}: {name} of neo does not read it: {type(error).__name__}: {error}"
@@ -215,7 +216,7 @@ def _signals(raw: Any, number: int, name: str, at: dict[str, int]) -> Stream:
     units = [str(unit) for unit in channels["units"]]
     is_stored = any(gain != 1 for gain in gains) or any(offsets)
     return Stream(
-        name, frequency=float(raw.get_signal_sampling_rate(stream_index=number)),
+        name, frequency=rate_of(raw, number),
         fields={
             label: Field(label, dtype=dtype or "f64", unit="" if is_stored else unit)
             for label, unit in zip(labels, units, strict=True)
@@ -231,9 +232,7 @@ def _signals(raw: Any, number: int, name: str, at: dict[str, int]) -> Stream:
 
 def _signal_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recording:
     number, at = found.attrs["neo"], _at(found)
-    count = int(raw.get_signal_size(stream_index=number, **at))
-    first = float(raw.get_signal_t_start(stream_index=number, **at))
-    rate = float(raw.get_signal_sampling_rate(stream_index=number))
+    rate = rate_of(raw, number)
     names = [*found.fields]
     check_fields(stream, names, where)
     check_rate(stream, rate, where)
@@ -267,7 +266,7 @@ def _signal_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recordi
             )
         return np.asarray(chunk)
 
-    times = UniformTimes(count, rate, first)
+    times = times_of(raw, number, at)
     width = dtype.itemsize * len(chosen)
     return LazyRecording(stream, times, rows, width, where)
 
@@ -278,7 +277,7 @@ def _at(found: Stream) -> dict[str, int]:
 
 def _events(raw: Any, number: int, name: str, at: dict[str, int]) -> Stream:
     fields = {"label": Field("label", dtype="str")}
-    if raw.header["event_channels"][number]["type"] in ("epoch", b"epoch"):
+    if has_durations(raw, number, at):
         fields["duration"] = Field("duration", dtype="f64", unit="s")
     return Stream(
         name, fields=fields, index={"t": Field("time", unit="s")},
