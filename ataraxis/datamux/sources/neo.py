@@ -266,7 +266,7 @@ def _signal_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recordi
             )
         return np.asarray(chunk)
 
-    times = times_of(raw, number, at)
+    times = times_of(raw, number, at, where)
     width = dtype.itemsize * len(chosen)
     return LazyRecording(stream, times, rows, width, where)
 

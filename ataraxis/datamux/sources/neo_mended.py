@@ -178,7 +178,7 @@ def reader_of_blocks(
 
 
 def times_of(
-    raw: Any, number: int, at: Mapping[str, int]
+    raw: Any, number: int, at: Mapping[str, int], where: str
 ) -> NDArray[np.float64] | UniformTimes:
     """Return the times of signals, s: those of the reader, or those of the file."""
     count = _count(raw, number, at)
@@ -190,12 +190,12 @@ def times_of(
     if not count:
         return uniform
     if kind == "OpenEphysBinaryRawIO":
-        return _by_numbers(_numbers_beside(raw, number, at), uniform, rate)
+        return _by_numbers(_numbers_beside(raw, number, at), uniform, rate, where)
     if kind == "IntanRawIO" and raw.discontinuous_timestamps:
         numbers = np.asarray(raw.get_intan_timestamps())
         every = max(1, len(numbers) // count)  # auxiliary inputs have fewer
         numbers = numbers[::every] - int(numbers[0])
-        return _by_numbers(numbers, uniform, rate * every)
+        return _by_numbers(numbers, uniform, rate * every, where)
     channels = raw.header["signal_channels"]
     own = raw.header["signal_streams"][number]["id"]
     channel = channels["id"][channels["stream_id"] == own][0]
@@ -246,7 +246,7 @@ def _numbers_beside(
 
 
 def _by_numbers(
-    numbers: NDArray[Any] | None, uniform: UniformTimes, clock: float
+    numbers: NDArray[Any] | None, uniform: UniformTimes, clock: float, where: str
 ) -> NDArray[np.float64] | UniformTimes:
     """Return the times of numbered samples; uniform ones if no number is left out."""
     count = len(uniform)
@@ -259,7 +259,7 @@ def _by_numbers(
     back = np.flatnonzero(np.diff(times) < 0)
     if back.size:
         raise RecordingError(
-            f"the time stamps go back after sample {int(back[0])}: from "
+            f"{where}: the time stamps go back after sample {int(back[0])}: from "
             f"{times[back[0]]:.6f} to {times[back[0] + 1]:.6f} s"
         )
     return times

@@ -17,6 +17,7 @@ from ataraxis.datamux.sources.pieces import held
 from ataraxis.errors import RecordingError
 from ataraxis.log.optional import need
 
+_LARGE = 1 << 31
 _SCANIMAGE_RATE = "SI.hRoiManager.scanFrameRate"
 _SCANIMAGE_CHANNELS = "SI.hChannels.channelSave"
 
@@ -82,12 +83,18 @@ class _Stack:
         self.shown, self.close = opened.shown, opened.file.close
         try:
             self._file = tifffile.TiffFile(opened.file)
+            self.rate_hz, self.names = _metadata(self._file)
+            is_small = not self._file.is_bigtiff and opened.size < _LARGE
+            if self._file.is_scanimage and is_small:
+                # tifffile computes the places of ScanImage's pages, which larger files
+                # cannot hold, and may leave out the last one.
+                opened.file.seek(0)
+                self._file = tifffile.TiffFile(opened.file, is_scanimage=False)
             pages = self._file.pages
             first = pages[0]
             self.shape: tuple[int, ...] = tuple(int(n) for n in first.shape)
             self.dtype = np.dtype(first.dtype)
             count = len(pages)
-            self.rate_hz, self.names = _metadata(self._file)
         except Exception as error:  # tifffile raises several kinds
             self.close()
             raise RecordingError(
