@@ -22,37 +22,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from public_files import sample
 
 import ataraxis.datamux as dm
 from ataraxis.errors import RecordingError
 
-SAMPLES = Path(os.environ.get("ATARAXIS_SAMPLES", "/none"))
 MNE_DATA = "mne-tools/mne-testing-data"
 GIN = "https://gin.g-node.org/NeuralEnsemble/ephy_testing_data"
-POINTER = b"version https://git-lfs"
-
-
-def sample(repository: str, inside: str) -> Path:
-    """A file or folder of a public repository, or skip and say how to get it."""
-    name = repository.rpartition("/")[2]
-    path = SAMPLES / name / inside
-    url = repository if "://" in repository else f"https://github.com/{repository}"
-    folder = Path(inside).parts[0]
-    how = (
-        f"in the folder that ATARAXIS_SAMPLES names: git clone --depth 1 "
-        f"--filter=blob:none --sparse {url} && git -C {name} sparse-checkout set "
-        f"'{folder}'"
-    )
-    if "gin.g-node.org" in url:
-        how += f" && git -C {name} annex get '{folder}'"
-    if not path.exists() or (path.is_file() and not path.stat().st_size):
-        pytest.skip(how)
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    for file in files:
-        with file.open("rb") as opened:
-            if opened.read(len(POINTER)) == POINTER:
-                pytest.skip(f"{how} && git -C {name} lfs pull")
-    return path
 
 
 def shipped(package: str, inside: str, install: str) -> Path:
