@@ -210,7 +210,7 @@ def _signals(raw: Any, number: int, name: str, at: dict[str, int]) -> Stream:
     own = header["signal_streams"][number]["id"]
     channels = header["signal_channels"][header["signal_channels"]["stream_id"] == own]
     labels = unique_names([str(label) for label in channels["name"]])
-    dtypes = {np.dtype(str(kind)) for kind in channels["dtype"]}
+    dtypes = {np.dtype(kind) for kind in {str(kind) for kind in channels["dtype"]}}
     dtype = dtype_name(dtypes.pop()) if len(dtypes) == 1 else None
     gains, offsets = channels["gain"].tolist(), channels["offset"].tolist()
     units = [str(unit) for unit in channels["units"]]
@@ -236,13 +236,14 @@ def _signal_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recordi
     names = [*found.fields]
     check_fields(stream, names, where)
     check_rate(stream, rate, where)
-    chosen = [names.index(name) for name in stream.fields]
+    places = {name: place for place, name in enumerate(names)}
+    chosen = [places[name] for name in stream.fields]
     channels: Any = None if chosen == [*range(len(names))] else chosen
     stored = next(iter(found.fields.values())).numpy_dtype if found.fields else None
-    target = {field.numpy_dtype for field in stream.fields.values()}
+    target = {field.dtype for field in stream.fields.values()}
     if len(target) != 1:
         raise RecordingError(f"{where}: the fields of a signal have one dtype")
-    (dtype,) = target
+    dtype = next(iter(stream.fields.values())).numpy_dtype
     is_scaled = dtype.kind == "f" and dtype != stored
     if not is_scaled and dtype != stored:
         raise RecordingError(
