@@ -7,7 +7,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ataraxis.clock import now_ns
 from ataraxis.errors import AtaraxisError, LayoutError
@@ -21,8 +21,10 @@ from ataraxis.shm.header import SegmentHeader
 from ataraxis.stream.endpoint import TYPED
 from ataraxis.stream.inspector import STREAM, Meter, Metered
 from ataraxis.stream.statistics import ReaderStatistics
-from ataraxis.viewer.hosts import HostWatch
 from ataraxis.viewer.tap import shown_as
+
+if TYPE_CHECKING:
+    from ataraxis.cluster.status import AgentWatch
 
 BEATS = 120
 """Readings that are kept: the last minute."""
@@ -31,6 +33,11 @@ _LEAST_S = 0.2
 _NAMES = 512
 _PATH = 200
 _RECORDER = "session-"
+AGENT_SOCKET = ".agent"
+"""The agent's socket in a context, as `ataraxis.cluster.door` names it."""
+AGENT_S = 1.0
+"""Least time between two questions to it, s."""
+_ROWS, _TEXT = 200, 200
 _BYTES_ATTRS = ("units", "unit", "long_name")
 
 
@@ -266,6 +273,65 @@ def _pipe(
         )
     home = hosts[0] if len(hosts) > 1 else ""
     return {"run": run, "pipe": about["pipe"], "home": home, "steps": steps}
+
+
+# ---- other hosts
+
+
+class HostWatch:
+    """Asks the agent of a context for its hosts, mirrors and edges, seldom.
+
+    Without an agent nothing of other hosts is imported: its socket is looked for.
+
+    Parameters
+    ----------
+    context : Context
+        The context.
+
+    Examples
+    --------
+    >>> HostWatch(Context.of(None)).look()
+    {}
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._agent: AgentWatch | None = None
+
+    def look(self) -> dict[str, Any]:
+        """Return what it has told last, JSON-able; empty without an agent."""
+        if self._agent is None:
+            if not os.path.lexists(self._context.join(AGENT_SOCKET)):
+                return {}
+            from ataraxis.cluster.status import AgentWatch
+
+            self._agent = AgentWatch(self._context, AGENT_S)
+        reading = self._agent.look()
+        if reading is None:
+            self.close()
+            return {}
+        rows = reading.as_dict()
+        return {
+            "state": reading.state,
+            "problem": reading.problem[:_TEXT],
+            "silent_s": round(reading.silent_s),
+            "left_out": sum(max(len(found) - _ROWS, 0) for found in rows.values()),
+            **{key: _fitting(found) for key, found in rows.items()},
+        }
+
+    def close(self) -> None:
+        """Leave the agent; the next `look` asks it again."""
+        agent, self._agent = self._agent, None
+        if agent is not None:
+            agent.close()
+
+
+def _fitting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return so many rows as a page can show, with texts of bounded length."""
+    return [
+        {k: v[:_TEXT] if isinstance(v, str) else v for k, v in row.items()}
+        for row in rows[:_ROWS]
+    ]
 
 
 # ---- the verdict

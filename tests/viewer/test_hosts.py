@@ -24,8 +24,7 @@ from ataraxis.cluster import Cluster, Mirror, door
 from ataraxis.cluster.door import AgentDoor, AgentLock
 from ataraxis.shm.context import Context
 from ataraxis.testing.carriers import FakeCarrier
-from ataraxis.viewer import hosts
-from ataraxis.viewer.watch import StreamWatch, verdict_of
+from ataraxis.viewer.watch import AGENT_SOCKET, StreamWatch, verdict_of
 
 WAIT_S = 30.0
 
@@ -187,7 +186,7 @@ def test_without_an_agent_nothing_of_hosts_is_imported() -> None:
         print([name for name in sys.modules if name.startswith(rooms)])
         """)
     assert report.strip() == "[]"
-    assert hosts.SOCKET == door.SOCKET
+    assert AGENT_SOCKET == door.SOCKET
 
 
 @pytest.mark.parametrize(
