@@ -24,7 +24,8 @@ from ataraxis.cluster import Cluster, Mirror, door
 from ataraxis.cluster.door import AgentDoor, AgentLock
 from ataraxis.shm.context import Context
 from ataraxis.testing.carriers import FakeCarrier
-from ataraxis.viewer.watch import AGENT_SOCKET, StreamWatch, verdict_of
+from ataraxis.viewer.pump import Pump
+from ataraxis.viewer.watch import AGENT_SOCKET, HostWatch, StreamWatch, verdict_of
 
 WAIT_S = 30.0
 
@@ -265,8 +266,24 @@ def test_a_hung_agent_delays_no_trace(context: Path) -> None:
     probe.unlink()
 
 
+def test_the_agent_is_asked_for_a_page_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[None] = []
+
+    def look(watch: HostWatch) -> dict[str, Any]:
+        asked.append(None)
+        return {}
+
+    monkeypatch.setattr(HostWatch, "look", look)
+    pump = Pump(None)
+    pump.look(0)
+    assert asked == []
+    pump.look(1)
+    assert asked == [None]
+    pump.end()
+
+
 @pytest.mark.slow
-def test_the_agent_is_not_asked_without_a_page(context: Path) -> None:
+def test_a_viewer_without_a_page_leaves_the_agent(context: Path) -> None:
     asked: list[str] = []
 
     def answer(what: dict[str, Any], visit: Any) -> dict[str, Any]:
