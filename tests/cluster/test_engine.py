@@ -371,6 +371,26 @@ def test_workers_end_with_their_lease_and_start_again(rig: Lab) -> None:
 
 
 @pytest.mark.slow
+def test_a_lease_counts_from_what_the_other_host_has_heard(rig: Lab) -> None:
+    pipe = chain(rig, Processor("far", func=w.takes_a_while, host="gpu"))
+    found: list[int] = []
+    with (
+        cluster(rig, lease_s=1.0) as engine,
+        pipe.run(range(900), found, engine=engine) as run,
+    ):
+        running(run, found, 20)
+        pid = run.workers["far", 0]
+        assert pid is not None
+        there = ProcessIdentity.of(pid)
+        rig.network.stall("gpu", "acq")  # which is still heard there
+        wait_until(lambda: not there.is_alive(), WAIT_S, "the worker to be ended")
+        assert "lost" not in told(run), "it went on until the channel was closed"
+        rig.network.heal("gpu", "acq")
+        run.wait(WAIT_S)
+    assert found == list(range(900))
+
+
+@pytest.mark.slow
 def test_a_worker_moves_to_another_host_with_the_tag() -> None:
     with lab("acq", "gpu", "cpu", modules=["workers_pipe"]) as rig:
         rig.tags["gpu"] = rig.tags["cpu"] = ["fast"]
