@@ -58,6 +58,8 @@ WORKERS = "workers "
 TURN_S = 0.01
 """How often a side looks for what it has to send, s."""
 LEAST_LEASE_S, MOST_LEASE_S = 0.5, 24 * 3600.0
+_UNPREPARED_S = 30.0
+"""The lease of a run that is not prepared, or was refused."""
 _TICK_S = 0.05
 _KILL_S = 5.0
 _SLICE_S = 0.25
@@ -115,7 +117,7 @@ class RunHere:
         self.is_over = False
         self._hosts, self._context, self._edges = hosts, context, edges
         self._on_gone, self._report = on_gone, report
-        self._lease_s = MOST_LEASE_S
+        self._lease_s = _UNPREPARED_S
         self._orders: deque[Dispatch] = deque()
         self._bell, self._ringer = os.pipe()
         os.set_blocking(self._ringer, False)
