@@ -46,7 +46,7 @@ class Watcher:
         found, size = self.found, self._size - HEAD
         pattern = contents(size)
         sums = [zlib.crc32(pattern[k : k + size]) for k in range(KINDS)]
-        with Consumer(self.stream, durable="watcher", timeout=120) as consumer:
+        with Consumer(self.stream, durable="watcher", timeout=240) as consumer:
             found["is_here"] = True
             for frame in consumer:
                 data = frame.buffer
