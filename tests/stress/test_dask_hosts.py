@@ -165,14 +165,19 @@ def test_a_cut_longer_than_the_lease(
     assert any(event.startswith("restarted") for event in found["events"])
 
 
-@pytest.mark.parametrize("lives", [True, False], ids=["with dask", "without dask"])
-def test_agents_end_after_a_client_that_was_killed(rig: DaskRig, lives: bool) -> None:
+@pytest.mark.parametrize("left", ["dask", "nothing", "no cable"])
+def test_agents_end_after_a_client_that_was_killed(rig: DaskRig, left: str) -> None:
     """Nothing tells them of it: they have not heard of it for so long."""
     client = rig.run(10**6, lease_s=5.0, silence_s=10.0)
     workers = [ProcessIdentity.of(p) for p in client.status()["pids"].values()]
-    if not lives:
+    if left != "dask":
         rig.kill_dask()
+    if left == "no cable":
+        rig.lab.cable_out("two")
     client.kill()
     took = rig.agents_end(60)
-    tell("the client was killed", agents_end_s=took, load=os.getloadavg()[0])
+    tell(
+        f"the client was killed, {left} is left", agents_end_s=took,
+        load=os.getloadavg()[0],
+    )  # fmt: skip
     assert not any(worker.is_alive() for worker in workers)
