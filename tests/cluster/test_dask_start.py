@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import random
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +16,7 @@ from pathlib import Path
 import pytest
 from agents import Lab, lab
 from deadline import wait_until
+from link_rig import PATH, TESTS, Program
 
 from ataraxis.cluster import Agent
 from ataraxis.cluster.dask_start import (
@@ -27,6 +32,7 @@ from ataraxis.shm.process import ProcessIdentity
 from ataraxis.testing.carriers import FakeCarrier
 
 WAIT_S = 30.0
+SCALE = float(os.environ.get("ATARAXIS_STRESS", "0.1"))
 
 
 @pytest.fixture
@@ -85,6 +91,10 @@ def started(
         name: f"127.0.0.1:{free_port('127.0.0.1')}" for name in (HOME, "dask-0")
     }
     made = Hosts.create(tmp_path / "lab", "lab", addresses, carrier="tls")
+    made["dask-0"].may = {HOME: ["read", "put", "run"]}
+    made["dask-0"].functions = True
+    made["dask-0"].to_yaml(made["dask-0"].path)
+    made["dask-0"].path.chmod(0o600)
     files = {p.name: p.read_bytes() for p in made["dask-0"].path.parent.iterdir()}
     process = ProcessIdentity.of(start_agent("dask-0", files, silence_s))
     words = Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")
@@ -132,3 +142,49 @@ def test_an_agent_that_does_not_start_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(HostUnavailable, match=why):
         start_agent("dask-9", {"hosts.yaml": b"lab: 3\n"}, 1.0)
     assert set(Path("/dev/shm").glob("ataraxis-dask-9-*")) == before
+
+
+@pytest.mark.slow
+def test_an_agent_ends_whenever_its_home_is_killed(
+    context: Path, tmp_path: Path
+) -> None:
+    """Before it has a run, while that is prepared, or later: no worker is left."""
+    pytest.importorskip("cryptography", reason="certificates need cryptography")
+    chance = random.Random(26)
+    for number in range(max(3, int(12 * SCALE))):
+        place = tmp_path / str(number)
+        made, process, folders = started(place, 3.0)
+        try:
+            program = Program(
+                "home",
+                [
+                    sys.executable, "-P", str(TESTS / "programs" / "workers_hosts.py"),
+                    "home", json.dumps({
+                        "status": str(place / "status"), "context": str(context),
+                        "hosts": str(made[HOME].path),
+                    }),
+                ],
+                {**os.environ, "PYTHONPATH": PATH, "PYTHONSAFEPATH": "1"},
+                place / "log",
+            )  # fmt: skip
+            program.status_path = place / "status"
+            program.until(WAIT_S, ready=True)
+            time.sleep(chance.uniform(0.0, 2.0))
+            program.kill()
+            program.close()
+            for path in context.iterdir():  # as of another host
+                path.unlink()
+        finally:
+            ended(process, folders)
+        assert not workers_of(folders)
+
+
+def workers_of(folders: list[Path]) -> list[str]:
+    """Return the processes that an agent has left, by their context."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (path / "cmdline").read_text()
+            if any(str(folder) in words for folder in folders):
+                found.append(f"{path.name} {words}")
+    return found

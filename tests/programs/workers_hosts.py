@@ -222,8 +222,25 @@ def client(
         )  # fmt: skip
 
 
+def home(status: str, *, hosts: str, context: str) -> None:
+    """Keep the agent of dask-0, and run a pipe on it, as `Cluster.from_dask` lets."""
+    import workers_pipe
+
+    from ataraxis.cluster import Agent, Cluster
+    from ataraxis.pipeline import Pipe, Processor
+
+    with Agent(hosts, context=context) as agent:
+        agent.contact("dask-0").keep()
+        Status(status).set(now=True, ready=True)
+        pipe = Pipe("lab", context=context)
+        func = workers_pipe.takes_a_while
+        pipe.add(Processor("far", func=func, workers=2, host="dask-0"))
+        with Cluster(hosts, context=context, lease_s=1.0) as cluster:
+            pipe.run(range(10**6), [], engine=cluster).wait()
+
+
 PROGRAMS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (station, scheduler, worker, client)
+    f.__name__: f for f in (station, scheduler, worker, client, home)
 }
 
 if __name__ == "__main__":
