@@ -93,12 +93,27 @@ class CountsSent(StreamOutlet):
         return size
 
 
+class TakesLossesForHoles(StreamOutlet):
+    """Tells lost frames of a shared stream as numbers that never had one."""
+
+    def _is_hole(self, first: int, end: int) -> bool:
+        return self.has_holes
+
+
 class AcknowledgesFirst(StreamInlet):
     """Acknowledges a frame that is on its way into the ring."""
 
     @property
     def _safe(self) -> int:
         return super()._safe + (self.behind > 0)
+
+
+class ForgetsHoles(StreamInlet):
+    """Does not pass over numbers that never had a frame."""
+
+    def _take_lost(self, lost: Any, now: float) -> None:
+        if not lost.is_skipped:
+            super()._take_lost(lost, now)
 
 
 class IgnoresLosses(StreamInlet):
@@ -112,7 +127,9 @@ MUTANTS: list[dict[str, type[Any]]] = [
     {"outlet_class": ReleasesFirst},
     {"outlet_class": Forgetful},
     {"outlet_class": CountsSent},
+    {"outlet_class": TakesLossesForHoles},
     {"inlet_class": AcknowledgesFirst},
+    {"inlet_class": ForgetsHoles},
     {"inlet_class": IgnoresLosses},
 ]
 
