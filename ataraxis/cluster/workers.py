@@ -58,14 +58,14 @@ WORKERS = "workers "
 TURN_S = 0.01
 """How often a side looks for what it has to send, s."""
 LEAST_LEASE_S, MOST_LEASE_S = 0.5, 24 * 3600.0
-_UNPREPARED_S = 30.0
-"""The lease of a run that is not prepared, or was refused."""
 _TICK_S = 0.05
 _KILL_S = 5.0
 _SLICE_S = 0.25
 _MOST_WAITING = 2000
 _MOST_QUEUES, _MOST_SLOTS, _MOST_SLOT_BYTES = 4096, 1 << 20, 1 << 30
 _MOST_PROCESSORS, _MOST_WORKERS = 1000, 1024
+_UNPREPARED_S = 30.0
+"""The lease of a run that is not prepared, or was refused."""
 
 Report = Callable[[str], object]
 
