@@ -389,6 +389,17 @@ class AgentClient:
             raise _raised(found["error"])
         return found["ok"]
 
+    def fileno(self) -> int:
+        """Return the descriptor of the connection."""
+        return self._line.fileno()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the agent has ended; from any thread."""
+        poll = select.poll()
+        poll.register(self._line, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
     def wait_for_end(self) -> None:
         """Wait until the agent ends, or `close` is called by another thread."""
         with contextlib.suppress(OSError):

@@ -251,8 +251,11 @@ class EdgeOutlet:
         if batch.kind != SETTLED:
             raise BadMessage(f"unexpected batch of kind {batch.kind}")
         with self.lock:
+            is_full = self.ledger.room(link) == 0
             confirm = self.ledger.settle(link, numbers)
             has_last = bool(self.ledger.queue.last)
+        if is_full:
+            wake.set()
         if has_last:
             self._wake(wake)
             for _, other in list(self._talks.values()):
@@ -281,7 +284,9 @@ class EdgeOutlet:
                     continue
                 talk.send()
                 pause = min(talk.wait_time(time.monotonic()), _IDLE_S)
-                if link.credit > 0 and not self._is_finished:
+                with self.lock:
+                    has_room = self.ledger.room(link) > 0
+                if has_room and not self._is_finished:
                     self.queue.wait(pause)
                 else:
                     wake.wait(min(pause, _POLL_S))
@@ -574,7 +579,7 @@ class EdgeInlet:
             numbers = numbers_of(talk.buffer, batch)
             with self.lock:
                 needs = self.ledger.held(numbers)
-            if needs:
+            if numbers:  # the other side waits for it
                 data = numbers_batch(NEEDS, needs)
                 talk.send_frames(data, len(data))
         elif kind in (LEASES, BACK):

@@ -447,6 +447,7 @@ class Cluster:
         self._client: AgentClient | None = None
         self._gate = threading.Lock()
         self._number = 0
+        self._problem: Exception | None = None
         self._events: deque[WorkerEvent] = deque()
         self._heard, self._ringer = os.pipe()
         os.set_blocking(self._ringer, False)
@@ -531,7 +532,7 @@ class Cluster:
                 f"this cluster runs {self._plan.run!r}: wait for its end, or make "
                 "another Cluster"
             )
-        self._plan, self._board = plan, board
+        self._plan, self._board, self._problem = plan, board, None
         self._events.clear()
         try:
             others = plan.hosts_used()[1:]
@@ -543,6 +544,7 @@ class Cluster:
                     f"that of the agent, {self._context.path}: give both the same"
                 )
             self._client = AgentClient(self._context)
+            self._epoll.register(self._client, select.EPOLLRDHUP)
             # Each edge is dialled by its end: its beginning is there before.
             self._connect_here(is_beginning=True)
             for host in others:
@@ -593,8 +595,12 @@ class Cluster:
         plan, client = self._plan, self._client
         if plan is None or client is None:
             return
-        with contextlib.suppress(AtaraxisError, OSError), self._gate:
-            client.ask("edges lost", run=plan.run, host=host, generation=generation)
+        try:
+            with self._gate:
+                client.ask("edges lost", run=plan.run, host=host, generation=generation)
+        except (AtaraxisError, OSError) as error:
+            self._problem = error
+            self._ring()
         for contact in list(self._contacts.values()):
             if contact.host != host:
                 contact.order("lost", host=host, generation=generation)
@@ -642,6 +648,9 @@ class Cluster:
     def tell(self, event: WorkerEvent) -> None:
         """Add an event of a worker elsewhere; from any thread."""
         self._events.append(event)
+        self._ring()
+
+    def _ring(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):
             os.write(self._ringer, b"\0")
 
@@ -658,9 +667,25 @@ class Cluster:
         with contextlib.suppress(BlockingIOError):
             while os.read(self._heard, 4096):
                 pass
+        self._check_agent()
         while self._events:
             found.append(self._events.popleft())
         return found
+
+    def _check_agent(self) -> None:
+        """Fail the run, once, if the agent here has ended: it had values of the run."""
+        client = self._client
+        if client is not None and client.is_gone:
+            self._problem = HostUnavailable(
+                f"the agent of this host (process {client.pid}) has ended, and with it "
+                "the edges of the pipe: start the agent again, then the pipe"
+            )
+        problem, self._problem = self._problem, None
+        if problem is not None:
+            self._client = None
+            if client is not None:
+                client.close()
+            raise problem
 
     def release(self, run: str) -> None:
         """Remove a run from its other hosts; see `Engine`."""

@@ -41,7 +41,7 @@ from ataraxis.link.carrier import Channel, ChannelClosed
 from ataraxis.link.conversation import Conversation
 from ataraxis.link.hosts import Hosts
 from ataraxis.link.messages import Ask, Hello, Reply
-from ataraxis.link.session import LinkSession
+from ataraxis.link.session import BEAT_S, LinkSession
 from ataraxis.log.archive import LogArchive
 from ataraxis.pipeline.board import StatusBoard, reap_dead_runs
 from ataraxis.pipeline.engine import Child, Local
@@ -58,6 +58,8 @@ WORKERS = "workers "
 TURN_S = 0.01
 """How often a side looks for what it has to send, s."""
 LEAST_LEASE_S, MOST_LEASE_S = 0.5, 24 * 3600.0
+_ASKS = 5
+"""How often within a lease the other host is asked for a sign of life, at least."""
 _TICK_S = 0.05
 _KILL_S = 5.0
 _SLICE_S = 0.25
@@ -113,7 +115,7 @@ class RunHere:
         self.gate = threading.Lock()
         """Held by who uses `line` or `heard`."""
         self.heard = boottime()
-        """When the other host was heard last, s since boot."""
+        """When this host has sent what the other one has heard last, s since boot."""
         self.is_over = False
         self._hosts, self._context, self._edges = hosts, context, edges
         self._on_gone, self._report = on_gone, report
@@ -152,6 +154,11 @@ class RunHere:
         """End the workers and remove everything, soon; from any thread."""
         self._why = self._why or why
         self._ring()
+
+    @property
+    def ask_s(self) -> float:
+        """How often the other host is asked for a sign of life, s."""
+        return min(self._lease_s / _ASKS, BEAT_S)
 
     @property
     def is_ending(self) -> bool:
@@ -509,6 +516,21 @@ def _signal_of(number: object) -> int:
     return number
 
 
+def _prove(run: RunHere, session: LinkSession, asked: deque[tuple[int, float]]) -> None:
+    """Begin the lease of a run again, as of what the other host has heard from here.
+
+    That this host hears the other one does not count: a cable may be out in one
+    direction, and the other host measures from what it has heard.
+    """
+    now = boottime()
+    if not asked or now - asked[-1][1] >= run.ask_s:
+        asked.append((session.ask(time.monotonic()), now))
+    while len(asked) > 1 and asked[0][0] < session.proven:
+        asked.popleft()
+    if asked[0][0] == session.proven:
+        run.heard = max(run.heard, asked[0][1])
+
+
 class WorkerRuns:
     """All runs of other hosts here; `serve` is for a channel of one of them.
 
@@ -571,6 +593,7 @@ class WorkerRuns:
         try:
             waiting = list(talk.greet(DIAL_S))
             run: RunHere | None = None
+            asked = deque[tuple[int, float]]()
             while True:
                 for message in waiting:
                     if run is None:
@@ -583,6 +606,7 @@ class WorkerRuns:
                         if order is not None:
                             run.take(order)
                 if run is not None:
+                    _prove(run, talk.session, asked)
                     run.send_words()
                     with run.gate:
                         due, is_over = run.line.due(), run.is_over
@@ -590,8 +614,7 @@ class WorkerRuns:
                     if is_over and not self._has(run):
                         return
                 talk.send()
-                if talk.receive(TURN_S) and run is not None:
-                    run.heard = boottime()
+                talk.receive(TURN_S)
                 waiting = list(talk.messages())
         except BadMessage as error:
             talk.refuse(str(error))
@@ -638,7 +661,6 @@ class WorkerRuns:
             talk.send(Reply(0, {"epoch": ""}))
             return None
         with run.gate:
-            run.heard = boottime()
             run.line.begin()
         talk.send(Reply(0, {"epoch": run.epoch}))
         return run

@@ -85,7 +85,9 @@ class LeaseLink:
         self.granted, self.granted_bytes = want.frames, want.nbytes
         self.sent = self.sent_bytes = self.settlements = 0
         self.needs: deque[int] = deque()
-        self.is_current = True
+        self.is_current = self.is_answered = True
+        """`is_answered`: whether the host has said which of its values it lacks. They
+        go first: else they would come after younger ones."""
 
     @property
     def credit(self) -> int:
@@ -164,6 +166,7 @@ class LeaseLedger:
             self._revoke(leases)
             leases.generation = want.generation
         link = leases.link = LeaseLink(host, want)
+        link.is_answered = not leases.held
         self.links += 1
         return link, EdgeOffer(self.queue_id, self._generation()), list(leases.held)
 
@@ -184,6 +187,8 @@ class LeaseLedger:
     def need(self, link: LeaseLink, numbers: Sequence[int]) -> None:
         """Take the numbers of values that the host has leased and that are not there.
 
+        It answers so to numbers that it was sent, also if it lacks nothing.
+
         Raises
         ------
         BadMessage
@@ -193,6 +198,7 @@ class LeaseLedger:
         if link.is_current and not all(number in held for number in numbers):
             raise BadMessage(f"host {link.host!r} needs a value that it has not leased")
         link.needs.extend(numbers)
+        link.is_answered = True
 
     def settle(self, link: LeaseLink, numbers: Sequence[int]) -> EdgeConfirm:
         """End leases; return what to answer.
@@ -209,18 +215,23 @@ class LeaseLedger:
 
     # ---- what is sent
 
+    def room(self, link: LeaseLink) -> int:
+        """Return how many values that wait may be sent now."""
+        credit = max(link.credit, 0) if link.is_answered else 0
+        if len(self.hosts) > 1:
+            credit = min(credit, self._most - len(self.hosts[link.host].held))
+        return max(credit, 0)
+
     def fill(self, link: LeaseLink, buffer: memoryview) -> int:
         """Lease values; return the bytes of the batch that is in the buffer, or 0.
 
         A number less than 0: the buffer must have so many bytes, at least.
         """
-        if not link.is_current:
+        if not link.is_current or not link.is_answered:
             return 0
         if link.needs:
             return self._fill_needs(link, buffer)
-        leases, credit = self.hosts[link.host], max(link.credit, 0)
-        if len(self.hosts) > 1:
-            credit = max(min(credit, self._most - len(leases.held)), 0)
+        leases, credit = self.hosts[link.host], self.room(link)
         end, numbers = self.queue.take(
             buffer, HEADER_BYTES, min(credit, _BATCH) or _BATCH, credit == 0
         )

@@ -54,6 +54,9 @@ class LinkSession:
     ----------
     hello : Hello or None
         What the other side said of itself; None before it did.
+    proven : int
+        The newest number of `ask` whose beat has come back, ns: the other side has
+        heard this one since then.
     refusal : str
         Why the channel must be closed, '' if it need not: send what `due` returns and
         close it.
@@ -86,6 +89,7 @@ class LinkSession:
         self._asked = self._burst_at = now
         self._left = BURST if is_timing else 0
         self._waits: int | None = None
+        self.proven = 0
         self._trips: list[RoundTrip] = []
 
     # ---- what happens
@@ -168,6 +172,8 @@ class LinkSession:
             if len(self._queue) < 2 * BURST:
                 self._queue.append(Beat(beat.sent, at, at))
             return
+        if self.proven < beat.sent <= _ns(self._asked):
+            self.proven = beat.sent
         if beat.sent != self._waits:
             return  # of an earlier question, or of none
         self._waits = None
@@ -181,7 +187,7 @@ class LinkSession:
         """Return the messages to send now; they count as sent."""
         messages, self._queue = self._queue, []
         for k, message in enumerate(messages):
-            if isinstance(message, Beat):
+            if isinstance(message, Beat) and message.returned:
                 messages[k] = Beat(message.sent, message.arrived, _ns(now))
         if self.is_open and self._is_beat_due(now):
             self._asked = now
@@ -190,6 +196,13 @@ class LinkSession:
         if messages:
             self._said = now
         return messages
+
+    def ask(self, now: float) -> int:
+        """Send a beat with the next `due`, whatever else is sent; return its number."""
+        self._asked = now
+        self._waits = _ns(now)
+        self._queue.append(Beat(self._waits))
+        return self._waits
 
     def _is_beat_due(self, now: float) -> bool:
         if self.is_timing:

@@ -27,7 +27,10 @@ HEAD = 8
 POISON, POISONS = 8, 8
 # Then up to 32 lanes that it resequences: (lane, next sequence).
 LANES, MOST_LANES = POISON + 2 * POISONS, 32
-PROCESSOR = LANES + 2 * MOST_LANES
+# Then, for each of these, the first number whose results are not all at the end; kept
+# once a worker was lost with its host.
+FLOORS = LANES + 2 * MOST_LANES
+PROCESSOR = FLOORS + MOST_LANES
 # Words of a worker.
 (
     PID, ROW_STATE, RECEIVED, EMITTED, ERRORS, REPEATED, DROPPED, CORRUPT, BUSY_NS,
@@ -139,6 +142,16 @@ class StatusBoard:
             f"a processor resequences more than {MOST_LANES} lanes: too many paths "
             "lead to it, or workers of its sources were restarted too often"
         )
+
+    def first_missing(self, index: int, lane: int) -> int:
+        """Return the first number of a lane whose results are not at the end.
+
+        Known, or too small: the run's own host writes it.
+        """
+        for k, word in enumerate(self._lane_words(index)):
+            if self.words[word] == lane:
+                return self.words[self.of_processor(index) + FLOORS + k]
+        return 0
 
     def _lane_words(self, index: int) -> range:
         first = self.of_processor(index) + LANES

@@ -232,13 +232,25 @@ class Graph:
 
     def needs_every_number(self, index: int) -> bool:
         """Return whether frames are put in order further on, which needs every gap."""
+        return any(self.ordered_parents(k) for k in self.below(index))
+
+    def below(self, index: int) -> set[int]:
+        """Return the processors, and -1, the end, that what one makes passes."""
         below: set[int] = set()
         waiting = [index]
         while waiting:
             children = self.nodes[waiting.pop()].children or (-1,)
             waiting += [k for k in children if k >= 0 and k not in below]
             below.update(children)
-        return any(self.ordered_parents(k) for k in below)
+        return below
+
+    def is_counted(self, index: int) -> bool:
+        """Return whether each number that a processor has done can arrive at the end.
+
+        So it is if all that follows are functions of whole values, which tell gaps.
+        """
+        nodes = [self.nodes[k] for k in {index} | self.below(index) if k >= 0]
+        return all(n.processor.kind == "map" and n.inboxes == 1 for n in nodes)
 
     # ---- JSON
 

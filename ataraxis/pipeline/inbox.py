@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -46,6 +47,8 @@ from ataraxis.stream.lease import Lease
 
 # How long to wait for the number of a damaged frame, s.
 _MISSING_S = 1.0
+# How often a worker that goes on for one that was lost asks what is done, s.
+_LOOK_S = 0.05
 _BITS_OF_A_BYTE = 8
 AnyLease: TypeAlias = Message | FrameLease
 
@@ -167,8 +170,11 @@ class Inbox:
     allow_pickle : bool
         Whether pickles are read.
     is_resumed : bool
-        Whether the words of the lanes may be older than what was done: a number that
-        does not come within 1 s was done before.
+        Whether the words of the lanes may be older than what was done. Numbers before
+        `StatusBoard.first_missing` were done, and are not waited for.
+    is_counted : bool
+        Whether that is known. Without it, a number that does not come within 1 s was
+        done before.
     """
 
     def __init__(
@@ -183,6 +189,7 @@ class Inbox:
         on_corrupt: Callable[[CorruptFrame, Job | None], None] | None = None,
         allow_pickle: bool = False,
         is_resumed: bool = False,
+        is_counted: bool = False,
     ) -> None:
         self._queue = queue
         self._words, self._row = board.words, board.of_worker(row)
@@ -197,7 +204,11 @@ class Inbox:
         self._partial: dict[tuple[int, int], Job] = {}
         self._ready: deque[Job] = deque()
         self._lanes = {HEAD_LANE, CALL_LANE}
-        self._missing = int(is_resumed)
+        self._missing = int(is_resumed and not is_counted)
+        self._first_missing: Callable[[int], int] | None = None
+        if is_resumed and is_counted:
+            self._first_missing = lambda lane: board.first_missing(index, lane)
+        self._look_at = 0.0
         self.last: AnyLease | None = None
         """The lease of the last frame, once it has arrived."""
 
@@ -248,16 +259,29 @@ class Inbox:
                     return None
                 early.skip()
                 continue
-            wait = timeout
-            if self._missing and len(early):
-                wait = _MISSING_S if timeout is None else min(timeout, _MISSING_S)
+            if self._has_skipped_done():
+                continue
+            wait, most = timeout, _MISSING_S if self._missing else _LOOK_S
+            if (self._missing or self._first_missing is not None) and len(early):
+                wait = most if timeout is None else min(timeout, most)
             try:
                 self._take(wait)
             except TimeoutError:
                 if wait == timeout:
                     raise
-                early.skip()
-                self._missing = 0
+                if self._missing:
+                    early.skip()
+                    self._missing = 0
+
+    def _has_skipped_done(self) -> bool:
+        """Go on after numbers that a worker before has done; whether there were any."""
+        if self._first_missing is None or not len(self._resequencer):
+            return False
+        now = time.monotonic()
+        if now < self._look_at:
+            return False
+        self._look_at = now + _LOOK_S
+        return self._resequencer.skip_done(self._first_missing)
 
     def _take(self, timeout: float | None) -> None:
         try:

@@ -301,9 +301,10 @@ class Plan:
     def specs(self) -> list[WorkerSpec]:
         """Return the specification of each worker, in the order of the board's rows."""
         specs: list[WorkerSpec] = []
+        counted = self._counted()
         for node in self.graph.nodes:
             inboxes = self.inboxes(node)
-            first = self._spec(node)
+            first = self._spec(node, counted)
             for k in range(node.settings.workers):
                 inbox = inboxes[min(k, len(inboxes) - 1)] if inboxes else ""
                 spec = replace(
@@ -319,7 +320,27 @@ class Plan:
         targets = tuple(self.target(k, spec.index, host) for k in children)
         return replace(spec, host=host, targets=targets)
 
-    def _spec(self, node: GraphNode) -> WorkerSpec:
+    def _is_counted(self, index: int) -> bool:
+        """Return whether the end counts what a processor has put in order.
+
+        For one that may be lost with its host, and goes on where results are missing.
+        """
+        return (
+            self.has_sink
+            and bool(self.graph.ordered_parents(index))
+            and self.candidates(index) != (self.home,)
+            and self.graph.is_counted(index)
+        )
+
+    def _counted(self) -> set[int]:
+        """Return the processors all of whose numbers the end counts."""
+        found: set[int] = set()
+        for index in range(len(self.graph.nodes)):
+            if self._is_counted(index):
+                found |= {index} | self.graph.below(index)
+        return found
+
+    def _spec(self, node: GraphNode, counted: set[int]) -> WorkerSpec:
         settings, graph = node.settings, self.graph
         code = node.processor.code()
         assert code is not None
@@ -335,8 +356,12 @@ class Plan:
             inbox="",
             targets=(),
             ordered_parents=graph.ordered_parents(node.index),
-            tells_gaps=(tells_gaps := graph.needs_every_number(node.index)),
+            tells_gaps=(
+                tells_gaps := graph.needs_every_number(node.index)
+                or node.index in counted
+            ),
             fills_gaps=tells_gaps and settings.drops,
+            is_counted=self._is_counted(node.index),
             # The ordering window moves on when results arrive at the end.
             has_sink=self.has_sink or bool(graph.ordered_parents(-1)),
             max_batch=settings.max_batch,

@@ -85,6 +85,19 @@ class Resequencer(Generic[_J]):
         """Store that a frame is done, for the next process of this worker."""
         self._words[self._places[frame.lane]] = frame.sequence + 1
 
+    def skip_done(self, first_missing: Callable[[int], int]) -> bool:
+        """Continue after numbers that will not come; return whether there were any.
+
+        `first_missing` returns the first number of a lane that may come.
+        """
+        has_moved = False
+        for lane, early in self._early.items():
+            if early:
+                first = min(first_missing(lane), min(early))
+                has_moved |= first > self._next[lane]
+                self._next[lane] = max(first, self._next[lane])
+        return has_moved
+
     def skip(self) -> None:
         """Continue without the missing numbers."""
         for lane, early in self._early.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import tempfile
 import threading
 import time
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 _KEPT_EVENTS = 10_000
 _SLICE_S = 0.25
 _EXIT_S = 8.0
-_IDLE_S = 0.02
+_IDLE_S, _FLOOR_S = 0.02, 0.05
 
 
 def _at_exit(supervisor: Supervisor) -> None:
@@ -115,6 +116,8 @@ class Run:
         self._ending: dict[str, int] = {}
         self._ended: set[str] = set()
         self._put_at_loss: dict[tuple[int, int], int] = {}
+        # Processors that put values in order, of which a worker was lost.
+        self._resumed: set[int] = set()
         self._listeners: list[tuple[Any, Any]] = []
         self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
         self._gate = threading.Lock()
@@ -134,7 +137,7 @@ class Run:
             self._processor_finished,
             self._over,
             self._placed,
-            self._put_ends,
+            self._look_after,
         )
         self._ender = weakref.finalize(self, _at_exit, self._supervisor)
         self._collector.thread.start()
@@ -494,6 +497,17 @@ class Run:
             self._ending.setdefault(self._plan.end, -1)
         self._put_ends()
 
+    def _look_after(self) -> float | None:
+        """Put last frames, and tell what is done; see `Supervisor`."""
+        wait = self._put_ends()
+        for index in self._resumed:
+            first = self._board.of_processor(index)
+            for k, lane in enumerate(self._lanes_of(index)):
+                missing = self._first_missing(index, lane)
+                self._board.words[first + words_of.FLOORS + k] = missing
+            wait = min(wait or _FLOOR_S, _FLOOR_S)
+        return wait
+
     def _put_ends(self) -> float | None:
         """Put last frames into queues after all that goes there from other hosts.
 
@@ -528,7 +542,7 @@ class Run:
         plan = self._plan
         allowed = plan.candidates(spec.index)
         hosts = [host for host in (spec.host, *allowed) if self._engine.is_up(host)]
-        if not hosts or (spec.is_resumed and not self._has_collected(spec)):
+        if not hosts or not self._has_collected(spec):
             return None
         if spec.is_resumed:
             self._set_lanes_back(spec)
@@ -541,7 +555,13 @@ class Run:
         return moved
 
     def _has_collected(self, spec: WorkerSpec) -> bool:
-        """Return whether all that was at the end when a worker was lost was taken."""
+        """Return whether all that was at the end when a worker was lost was taken.
+
+        If results wait there for that worker, to be in order, that would never be.
+        """
+        is_counted = spec.is_counted or not spec.ordered_parents
+        if not spec.is_resumed or is_counted or self._plan.graph.ordered_parents(-1):
+            return True
         counts = self._queues[self._plan.end].statistics()
         key = spec.row, spec.generation
         put = self._put_at_loss.setdefault(key, counts.put)
@@ -554,13 +574,24 @@ class Run:
         """
         if not spec.ordered_parents or not self._plan.has_sink:
             return
-        board = self._board
-        first = board.of_processor(spec.index) + words_of.LANES
-        for at in range(first, first + 2 * words_of.MOST_LANES, 2):
-            if lane := board.words[at]:
-                ends = list(self._ends_of(spec.index, lane))
-                missing = [self._collector.first_missing(e, k) for k, e in ends]
-                board.words[at + 1] = min(missing, default=0)
+        if spec.is_counted:
+            self._resumed.add(spec.index)
+        first = self._board.of_processor(spec.index) + words_of.LANES
+        for k, lane in enumerate(self._lanes_of(spec.index)):
+            missing = self._first_missing(spec.index, lane)
+            self._board.words[first + 2 * k + 1] = missing
+
+    def _lanes_of(self, index: int) -> list[int]:
+        """Return the lanes that a processor puts in order, by their places."""
+        first = self._board.of_processor(index) + words_of.LANES
+        found = self._board.words[first : first + 2 * words_of.MOST_LANES : 2].tolist()
+        return list(itertools.takewhile(bool, found))
+
+    def _first_missing(self, index: int, lane: int) -> int:
+        """Return the first number whose results, below a lane, are not all here."""
+        ends = list(self._ends_of(index, lane))
+        found = [self._collector.first_missing(end, k) for k, end in ends]
+        return min(found, default=0)
 
     def _ends_of(self, index: int, lane: int) -> Iterator[tuple[int, int]]:
         """Yield each last processor, and the lane of results there, below a lane."""

@@ -80,6 +80,8 @@ class WorkerSpec:
     is_resumed: bool = False
     """Whether a process before was lost with its host: what that one has finished last
     may not be known here."""
+    is_counted: bool = False
+    """Whether each number that it has done arrives at the pipe's end."""
     host: str = ""
     """The host that runs it; '': that of the run."""
     is_foreign: bool = False

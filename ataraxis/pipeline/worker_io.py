@@ -144,6 +144,7 @@ class WorkerIO(WorkerHandle):
             self.inbox = Inbox(
                 self.queue, board, spec.index, spec.row, spec.ordered_parents, credit,
                 context, self._corrupt, spec.allow_pickle, spec.is_resumed,
+                spec.is_counted,
             )  # fmt: skip
         # The lane of values that a function emits itself.
         self._lane = lane_of(spec.index + 1, spec.worker + 4096 * (spec.generation + 1))

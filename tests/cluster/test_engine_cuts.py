@@ -20,23 +20,12 @@ SCALE = float(os.environ.get("ATARAXIS_STRESS", "0.1"))
 FAR = {"func": "takes_a_while", "host": "gpu"}
 
 
-def let_run(lab: Lab) -> None:
-    """Let each host run the functions of the tests on the others."""
-    for name, host in lab.hosts.items():
-        others = [each for each in lab.hosts if each != name]
-        host.configure(
-            may={each: ["read", "put", "run"] for each in others},
-            modules=["workers_pipe"],
-        )
-        host.start_agent()
-
-
 @pytest.fixture(params=CARRIERS)
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Two hosts in namespaces."""
     need(request.param)
     with Lab(carrier=request.param) as made:
-        let_run(made)
+        made.let_run()
         yield made
 
 

@@ -420,8 +420,9 @@ class InboxEnd(EdgeEnd):
         if self._refuse_revoked():
             return True
         if batch.kind == HELD:
-            needs = self.ledger.held(numbers_of(view, batch))
-            if needs:
+            numbers = numbers_of(view, batch)
+            needs = self.ledger.held(numbers)
+            if numbers:
                 self.out.send(numbers_batch(NEEDS, needs))
             return True
         assert batch.kind in (LEASES, BACK)

@@ -290,10 +290,18 @@ def test_a_new_channel_sends_what_is_lacking() -> None:
     link, _, held = ledger.want("b", want(frames=0))
     assert link is not None
     assert held == [0, 1, 2]
+    ledger.grant(link, EdgeGrant(3, CREDIT_BYTES))
+    assert sent(ledger, link, buffer) == [], "what it lacks comes before younger values"
     ledger.need(link, [2, 0])
     assert sent(ledger, link, buffer) == [BACK, 2, 0]
+    assert sent(ledger, link, buffer) == [LEASES, 3]
     with pytest.raises(BadMessage, match="not leased"):
-        ledger.need(link, [3])
+        ledger.need(link, [9])
+    link, _, _ = ledger.want("b", want())
+    assert link is not None
+    assert ledger.room(link) == 0
+    ledger.need(link, [])  # it lacks nothing
+    assert ledger.room(link) == CREDIT
 
 
 def test_a_host_that_begins_anew_has_nothing() -> None:

@@ -127,6 +127,24 @@ def test_answers_to_other_questions_count_nothing() -> None:
     assert a.round_trips() == []
 
 
+def test_a_beat_that_was_asked_for_proves_since_when_the_other_side_hears() -> None:
+    a, b = pair()
+    a.sent(100, 0.1)
+    a.received(100, 0.1)
+    first, second = a.ask(0.1), a.ask(0.2)
+    assert a.due(0.2) == [Beat(first), Beat(second)]
+    a.received(100, 0.3)  # that the other side is heard proves nothing
+    assert a.proven == 0
+    b.take(Beat(first), 0.3)
+    pass_on(b, a, 0.3)
+    assert a.proven == first
+    a.take(Beat(10**18, 1, 2), 0.4)  # was never asked
+    assert a.proven == first
+    b.take(Beat(second), 0.4)
+    pass_on(b, a, 0.4)
+    assert a.proven == second
+
+
 def test_a_flood_of_beats_is_bounded() -> None:
     a, _ = pair()
     for k in range(1, 1000):

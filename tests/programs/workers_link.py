@@ -6,6 +6,7 @@ survive its death: numbers as they come, and a status of JSON.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -338,8 +339,79 @@ def pipe(
     )  # fmt: skip
 
 
+DIAMONDS = ("sides", "single", "competing")
+
+
+def diamond(
+    status: str, *, context: str, count: int, shape: str, gate: str = "",
+    lease_s: float = 5.0, buffer_count: int = 256,
+) -> None:  # fmt: skip
+    """Run a diamond over the hosts 'one' and 'two' of the laboratory, and judge it.
+
+    `shape` 'sides': one side on each host, two workers each, joined and put in order on
+    'two'; 'single': one worker each, whose results are never put in order; 'competing':
+    both hosts do both steps. Results are 2 k and 2 k + 1, or 2 k alone. The file `gate`
+    has the number of values that may be put in so far.
+    """
+    import workers_pipe as w
+
+    from ataraxis.cluster import Cluster
+    from ataraxis.pipeline import Pipe, Processor
+
+    told, found = Status(status), list[int]()
+    made = Pipe("diamond", context=context)
+    common: dict[str, Any] = {"buffer_count": buffer_count, "ordered": True}
+    if shape == "competing":
+        common |= {"tag": "fast", "workers": 4}
+        made.add(Processor("left", func=w.even_side, **common)).add(
+            Processor("join", func=w.same, **common)
+        )
+    else:
+        common["workers"] = 2 if shape == "sides" else 1
+        left = Processor("left", func=w.even_side, host="one", **common)
+        right = Processor("right", func=w.odd_side, host="two", **common)
+        join = Processor("join", func=w.same, host="two", buffer_count=buffer_count)
+        made.add(left).add(join)
+        made.add(right).add(join)
+
+    def values() -> Iterator[int]:
+        allowed = 0 if gate else count
+        for k in range(count):
+            while k >= allowed:
+                with contextlib.suppress(FileNotFoundError, ValueError):
+                    allowed = int(Path(gate).read_text())
+                time.sleep(0.005 if k >= allowed else 0)
+            yield k
+
+    with Cluster(context=context, lease_s=lease_s) as cluster:
+        run = made.run(values(), found, engine=cluster)
+        run.wait_until_ready(60)
+        began = time.monotonic()
+        told.set(now=True, ready=True)
+        while run.state == "running":
+            told.set(
+                received=len(found),
+                pids={f"{n}.{k}": pid for (n, k), pid in run.workers.items()},
+                where={f"{n}.{k}": host for (n, k), host in run.where.items()},
+                events=[f"{e.what} {e.processor} {e.text}" for e in run.history],
+            )  # fmt: skip
+            time.sleep(0.02)
+        seconds = time.monotonic() - began
+        run.wait(60)
+    sides = [[v // 2 for v in found if v % 2 == k] for k in (0, 1)]
+    del sides[1 if shape == "competing" else 2 :]
+    events = [f"{e.what} {e.processor} {e.text}" for e in run.history]
+    told.set(
+        now=True, ended=True, received=len(found), seconds=seconds, events=events,
+        missing=sum(len(set(range(count)).difference(side)) for side in sides),
+        repeated=len(found) - len(set(found)),
+        disordered=sum(b <= a for side in sides for a, b in pairwise(side)),
+        restarts=sum(event.startswith("restarted") for event in events),
+    )  # fmt: skip
+
+
 PROGRAMS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (camera, reader, recorder, many, agent, truth, pipe)
+    f.__name__: f for f in (camera, reader, recorder, many, agent, truth, pipe, diamond)
 }
 
 if __name__ == "__main__":

@@ -26,6 +26,18 @@ def uneven(value: int) -> int:
     return value
 
 
+def even_side(value: int) -> int:
+    """One side of a diamond: takes longer for some."""
+    if value % 97 == 0:
+        time.sleep(0.001)
+    return 2 * value
+
+
+def odd_side(value: int) -> int:
+    """The other side."""
+    return even_side(value) + 1
+
+
 def left(value: Any) -> tuple[str, Any]:
     return ("l", value)
 
@@ -689,6 +701,18 @@ def talks_and_fails(value: int) -> int:
     print("value", value)
     if value == 3:
         raise ValueError("not 3")
+    return value
+
+
+def late_at_300(value: int) -> int:
+    """Takes a while, and for one value much longer."""
+    time.sleep(3.0 if value == 300 else 0.002)
+    return value
+
+
+def second_takes_long(value: int) -> int:
+    if value == 1:
+        time.sleep(2.0)
     return value
 
 

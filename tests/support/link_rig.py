@@ -324,6 +324,26 @@ class RigHost:
     def files(self) -> list[str]:
         return sorted(p.name for p in self.context.iterdir())
 
+    def pids(self) -> list[int]:
+        """Return the processes in its namespace."""
+        assert self.namespace is not None
+        found = subprocess.run(
+            ["ip", "netns", "pids", self.namespace],
+            capture_output=True, text=True, timeout=20,
+        )  # fmt: skip
+        return [int(pid) for pid in found.stdout.split()]
+
+    def wipe(self) -> None:
+        """Kill all that runs here, and empty the context: its memory is gone."""
+        while pids := self.pids():
+            for pid in pids:
+                _end(pid)
+            time.sleep(0.01)
+        for program in self.programs:
+            program.close()
+        for path in self.context.iterdir():
+            path.unlink()
+
     def listening(self) -> list[str]:
         """Return ``address:port`` of the TCP sockets that listen in its namespace."""
         found = subprocess.run(
@@ -500,11 +520,42 @@ class Lab:
             time.sleep(max(0.0, end - time.monotonic()))
             self.cable_in(name)
 
+    def part(self, *ways: tuple[str, str]) -> None:
+        """Drop what each first host sends to the second one, from now on.
+
+        It is sent to a card that does not exist; so any set of directions can be cut.
+        """
+        for source, to in ways:
+            there = self.hosts[to].address.partition(":")[0]
+            sh(
+                f"ip -n {self.hosts[source].namespace} neigh replace {there} "
+                "lladdr 02:00:00:00:00:fe dev eth0 nud permanent"
+            )
+
+    def rejoin(self) -> None:
+        """Let all hosts reach each other again, after `part`."""
+        for host in self.hosts.values():
+            sh(f"ip -n {host.namespace} neigh flush dev eth0 nud permanent")
+
     def _port(self, name: str | None) -> str:
         names = list(self.hosts)
         return f"port{names.index(name or names[-1])}"
 
     # ---- usual programs
+
+    def let_run(self, *tagged: str) -> None:
+        """Let each host run the functions of the tests on the others; start the agents.
+
+        The hosts in `tagged` have the tag 'fast'.
+        """
+        hosts = {
+            name: {"address": host.address, "tags": ["fast"] if name in tagged else []}
+            for name, host in self.hosts.items()
+        }
+        for name, host in self.hosts.items():
+            rights = {each: ["read", "put", "run"] for each in hosts if each != name}
+            host.configure(hosts=hosts, may=rights, modules=["workers_pipe"])
+            host.start_agent()
 
     def mirror(
         self,
