@@ -177,7 +177,7 @@ def worker(
 
 def client(
     status: str, *, scheduler: str, keys: str, context: str, count: int,
-    lease_s: float, silence_s: float, ordered: bool,
+    lease_s: float, silence_s: float,
 ) -> None:  # fmt: skip
     """Run a pipe on the workers of dask; its status is as of `workers_link.pipe`."""
     import workers_pipe
@@ -191,8 +191,8 @@ def client(
     told, found = Status(status), list[int]()
     pipe = Pipe("lab", context=context)
     func, same = workers_pipe.takes_a_while, workers_pipe.same
-    pipe.add(Processor("far", func=func, workers=2, tag="fast", ordered=ordered)).add(
-        Processor("own", func=same, host="dask-1", ordered=ordered)
+    pipe.add(Processor("far", func=func, workers=2, tag="fast", ordered=True)).add(
+        Processor("own", func=same, host="dask-1", ordered=True)
     )
     with Client(scheduler, security=security(keys), timeout=60) as line:
         line.wait_for_workers(2, timeout=90)
