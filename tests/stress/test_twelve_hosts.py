@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 from deadline import wait_until
-from link_rig import CARRIERS, TESTS, Lab, Program, need, tell
+from link_rig import CARRIERS, TESTS, Lab, Program, RigHost, need, tell
+
+from ataraxis.errors import SegmentNotFound
+from ataraxis.stream.inspector import Inspector
 
 COUNT = 12
 HZ, SIZE, SLOTS = 50.0, 4096, 64
@@ -135,18 +138,19 @@ def test_twelve_hosts_on_one_switch(carrier: str, figure: Callable[..., float]) 
         leave(lab, agents, stations)
 
 
+def is_let_go(host: RigHost) -> bool:
+    """Return whether its agent has every acknowledgement of its stream's end."""
+    try:
+        readers = Inspector(host.name, host.context).statistics().readers
+    except SegmentNotFound:
+        return True
+    return "agent" not in [reader.label for reader in readers]
+
+
 def leave(lab: Lab, agents: list[Program], stations: dict[str, Program]) -> None:
     """End everything; nothing is left in any context."""
 
-    def is_acknowledged() -> bool:
-        return not any(
-            row["spooled_bytes"] or row["behind_frames"]
-            for name in lab.hosts
-            for other in others_of(int(name[1:]))
-            if (row := lab[name].mirror_state(other))
-        )
-
-    wait_until(is_acknowledged, 30, "the ends to be acknowledged")
+    wait_until(lambda: all(map(is_let_go, lab.hosts.values())), BUSY_S, "every ack")
     for program in [*agents, *stations.values()]:
         program.process.terminate()
     for program in [*stations.values(), *agents]:
