@@ -76,6 +76,7 @@ def station(
 
     from ataraxis import Producer
 
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # by all threads
     go, over = threading.Event(), threading.Event()
     signal.signal(signal.SIGUSR2, lambda *_: go.set())
     signal.signal(signal.SIGUSR1, lambda *_: over.set())
