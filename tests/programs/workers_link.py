@@ -339,7 +339,7 @@ def pipe(
     )  # fmt: skip
 
 
-DIAMONDS = ("sides", "single", "competing")
+DIAMONDS = ("sides", "competing", "single")
 
 
 def diamond(

@@ -112,6 +112,8 @@ class Diamond:
 def test_a_diamond_is_exact(
     carrier: str, shape: str, figure: Callable[..., float]
 ) -> None:
+    if shape not in DIAMONDS[: int(figure(len(DIAMONDS), 2))]:
+        pytest.skip("one of the shapes is for the full figures")
     wipes, cuts = int(figure(5, 1)), int(figure(5, 1))
     count = int(figure(100_000, 2_000))
     faults: list[tuple[Any, ...]] = []
