@@ -388,4 +388,5 @@ class Plan:
                 for node in nodes
             ],
             "end": self.end,
+            "hosts": [host.name for host in self.hosts],
         }

@@ -34,7 +34,13 @@ from ataraxis.link.messages import (
     next_message,
 )
 from ataraxis.link.outlet import StreamOutlet, choose_outlet
-from ataraxis.link.session import DEAD_S, Backoff, LinkSession, RoundTrip
+from ataraxis.link.session import (
+    CALM_BEAT_S,
+    DEAD_S,
+    Backoff,
+    LinkSession,
+    RoundTrip,
+)
 from ataraxis.link.spool import MirrorKey, SpoolMemory
 
 PAYLOAD = 16
@@ -382,7 +388,10 @@ class End:
 
     def __init__(self, host: Host, link: Link, out: Wire, peer: str) -> None:
         self.host, self.lab, self.link, self.out = host, host.lab, link, out
-        self.session = LinkSession(host.hello(), peer, host.clock())
+        calm: dict[str, Any] = {"beat_s": CALM_BEAT_S, "is_timing": False}
+        self.session = LinkSession(
+            host.hello(), peer, host.clock(), **calm if host.lab.is_calm else {}
+        )
         self.data = bytearray()
         self.is_closed = False
         self.wake_at = float("inf")
@@ -531,7 +540,7 @@ class ServingEnd(End):
             raise Broken("needs what was not sent")
 
     def next_wake(self, now: float) -> float:
-        return now + 0.25
+        return now + self.lab.look_s
 
     def ended(self) -> None:
         if self.outlet_link is not None:
@@ -892,7 +901,10 @@ class Lab:
         outlet_class: type[StreamOutlet] = StreamOutlet,
         inlet_class: type[StreamInlet] = StreamInlet,
         rate_hz: float = 25.0,
+        is_calm: bool = False,
     ) -> None:
+        self.is_calm = is_calm
+        self.look_s, self.read_s = (1.0, 1.0) if is_calm else (0.25, 0.02)
         self.random = random.Random(seed)
         self.outlet_class, self.inlet_class = outlet_class, inlet_class
         self.now = 0.0
@@ -960,9 +972,9 @@ class Lab:
     def _consume(self, mirror: Mirror) -> None:
         def read() -> None:
             mirror.read()
-            self.at(self.now + 0.02 * self.draw(), read)
+            self.at(self.now + self.read_s * self.draw(), read)
 
-        self.at(0.02, read)
+        self.at(self.read_s, read)
 
     # time
 
