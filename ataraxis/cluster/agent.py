@@ -715,21 +715,22 @@ class Agent:
                 found["state"] = ENDED
         return found
 
-    def _contact(self, host: str) -> HostContact:
+    def contact(self, host: str) -> HostContact:
+        """Return the control channel to another host."""
         self._hosts.address_of(host)
         if host == self._hosts.me:
             raise ValueError(f"{host!r} is this host")
         return self._contacts[host]
 
     def _offset(self, host: str) -> dict[str, Any]:
-        contact = self._contact(host)
+        contact = self.contact(host)
         found = contact.offset()
         if found is None:
             raise HostUnavailable(f"the clock of host {host!r} was not measured yet")
         return {**offset_fields(found), "round_trip_ns": contact.round_trip_ns}
 
     def _list(self, host: str) -> list[dict[str, Any]]:
-        contact, rows, after = self._contact(host), list[dict[str, Any]](), ""
+        contact, rows, after = self.contact(host), list[dict[str, Any]](), ""
         while True:
             page = contact.ask("streams", 10.0, after=after)
             rows += page["streams"]
@@ -784,4 +785,4 @@ class Agent:
     def _examine(self, host: str) -> list[Check]:
         """Check the way to a host, for ``ataraxis doctor HOST``."""
         mirrors = [one for one in self._mirror_statistics() if one.host == host]
-        return examine_host(self._contact(host), self._hosts, mirrors)
+        return examine_host(self.contact(host), self._hosts, mirrors)

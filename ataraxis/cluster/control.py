@@ -22,6 +22,10 @@ CONTROL = "control"
 """Name of the channel."""
 DIAL_S = 3.0
 """Longest time of one attempt to reach a host, s."""
+STAY = "stay"
+"""What a host that is kept is told; see `HostContact.keep`."""
+STAY_S = 2.0
+"""How often it is told, s."""
 _PUBLISH_S = 1.0
 _LINGER_S, _CALL_S = 30.0, 5.0
 _SELDOM_S = 5.0
@@ -80,6 +84,7 @@ class HostContact:
         self._on_open = on_open
         self._talk: Conversation | None = None
         self._holds = 0
+        self._is_kept = False
         self._until = 0.0
         self._number = 0
         self._questions: dict[int, _Question] = {}
@@ -109,6 +114,14 @@ class HostContact:
         """Take back one `hold`."""
         with self._gate:
             self._holds -= 1
+        self._wake.set()
+
+    def keep(self) -> None:
+        """Keep the channel until `close`, and tell the other agent so all the time.
+
+        For an agent that runs for this one alone, and ends when it is not told.
+        """
+        self._is_kept = True
         self._wake.set()
 
     def call(self) -> None:
@@ -195,7 +208,7 @@ class HostContact:
     def is_needed(self) -> bool:
         """Whether the channel should live."""
         return not self._is_closed and (
-            self._holds > 0 or time.monotonic() < self._until
+            self._is_kept or self._holds > 0 or time.monotonic() < self._until
         )
 
     def close(self) -> None:
@@ -256,11 +269,14 @@ class HostContact:
                 question.is_over.set()
 
     def _exchange(self, talk: Conversation) -> None:
-        published, began = 0.0, time.monotonic()
+        published, told, began = 0.0, 0.0, time.monotonic()
         while self.is_needed:
             now = time.monotonic()
             # Later, only what is recorded here needs the clock each second.
             talk.session.is_timing = self._holds > 0 or now - began < _CALL_S
+            if self._is_kept and now - told >= STAY_S:
+                told = now
+                talk.send(Ask(0, STAY))  # its answer is no news
             talk.send()
             talk.receive(talk.wait_time(now))
             for message in talk.messages():

@@ -1,7 +1,8 @@
 """Agents on the workers of dask: SSH, SLURM and Kubernetes find hosts, we stay there.
 
 dask is asked once, for where its workers are and to start an agent beside each. An
-agent is a process of its own session: it goes on when dask, or the way to it, dies.
+agent is a process of its own session: it goes on when dask, or the way to it, dies. It
+ends when the cluster says so, or has not been heard for `SILENCE_S`.
 """
 
 from __future__ import annotations
@@ -20,15 +21,25 @@ from pathlib import Path
 from typing import Any
 
 from ataraxis.cluster.agent import Agent
+from ataraxis.cluster.control import STAY
 from ataraxis.cluster.door import agent_pid
-from ataraxis.errors import AccessDenied, HostUnavailable
+from ataraxis.errors import AccessDenied, AtaraxisError, HostUnavailable
 from ataraxis.link.hosts import FILE, Hosts
 from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.process import Ending, process_command, spawn
+from ataraxis.shm.thread import Latch, Thread
 
+HOME = "client"
+"""Name of the host that has the dask client, and starts the others."""
+LEAVE = "leave"
+"""What an agent beside a dask worker is told when the cluster is closed."""
+SILENCE_S = 120.0
+"""An agent beside a dask worker ends when it has not heard of the cluster so long, s;
+with a longer lease, `_MARGIN_S` after that."""
+_MARGIN_S = 60.0
 _START_S = 60.0
-_LINGER_S = 120.0
-_TURN_S = 1.0
+_LEAVE_S, _DASK_S = 3.0, 10.0
+_TURN_S, _LONG_TURN_S = 0.5, 5.0
 
 
 class DaskLab:
@@ -38,16 +49,21 @@ class DaskLab:
     worker, all of which end with it.
     """
 
-    def __init__(self, client: Any, *, context: ContextLike = None) -> None:
+    def __init__(
+        self, client: Any, *, context: ContextLike = None, lease_s: float = 10.0
+    ) -> None:
         self._agent: Agent | None = None
-        self._pids: dict[str, int] = {}
+        self._by_worker: dict[str, str] = {}
+        self.pids: dict[str, int] = {}
+        """Processes of the agents, by the address of their dask worker."""
         self._client_of_dask = client
+        self._silence_s = max(SILENCE_S, lease_s + _MARGIN_S)
         self._folder = Path(tempfile.mkdtemp(prefix="ataraxis-dask-"))
         try:
             self.hosts = self._make_lab(client)
             """What this host's file states."""
             self._agent = Agent(self.hosts, context=context)
-            self._start_agents(client)
+            self._start_agents(client, self._agent)
         except BaseException:
             self.close()
             raise
@@ -68,7 +84,7 @@ class DaskLab:
         }
         first = next(iter(places.values()))[0]
         mine = address_towards(first)
-        addresses = {"client": f"{mine}:{free_port(mine)}", **addresses}
+        addresses = {HOME: f"{mine}:{free_port(mine)}", **addresses}
         lab = f"dask-{uuid.uuid4().hex[:8]}"
         made = Hosts.create(self._folder, lab, addresses, carrier="tls")
         for name, hosts in made.items():
@@ -81,9 +97,9 @@ class DaskLab:
                 hosts.hosts[host].tags = tags
             hosts.to_yaml(hosts.path)
             hosts.path.chmod(0o600)
-        return made["client"]
+        return made[HOME]
 
-    def _start_agents(self, client: Any) -> None:
+    def _start_agents(self, client: Any, agent: Agent) -> None:
         files = {
             name: {
                 path.name: path.read_bytes()
@@ -93,22 +109,48 @@ class DaskLab:
             for name in self._by_worker.values()
         }
         for worker, name in self._by_worker.items():
-            found = client.run(start_agent, name, files[name], workers=[worker])
-            self._pids[worker] = found[worker]
+            found = client.run(
+                start_agent, name, files[name], self._silence_s, workers=[worker]
+            )
+            self.pids[worker] = found[worker]
+            agent.contact(name).keep()
 
     def close(self) -> None:
         """End the agents, and remove the certificates. Idempotent."""
         agent, self._agent = self._agent, None
         if agent is not None:
-            agent.close()
-        # Without dask, they end by themselves when no run has been there for a while.
+            try:
+                self._dismiss(agent)
+            finally:
+                agent.close()
+        if self.pids:  # not reached by us, but perhaps by dask
+            thread = Thread(self._end_by_dask, "ataraxis-dask-end")
+            thread.start()
+            thread.join(_DASK_S)
+        # Those that are left hear of the cluster no more, and end by themselves.
+        self.pids = {}
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _dismiss(self, agent: Agent) -> None:
+        """Tell the agents to end; those that could not be told stay in `pids`."""
+        contacts = {
+            worker: agent.contact(self._by_worker[worker]) for worker in self.pids
+        }
+        deadline = time.monotonic() + _LEAVE_S
+        # Those that are connected answer at once, whatever has happened to the others.
+        for worker in sorted(contacts, key=lambda w: not contacts[w].is_connected):
+            contact = contacts[worker]
+            least = _LEAVE_S if contact.is_connected else 0.0
+            with contextlib.suppress(AtaraxisError, OSError):
+                contact.ask(LEAVE, max(deadline - time.monotonic(), least))
+                del self.pids[worker]
+
+    def _end_by_dask(self) -> None:
         with contextlib.suppress(Exception):  # whatever dask raises: it may be gone
             there = self._client_of_dask.scheduler_info(n_workers=-1)["workers"]
-            for worker, pid in self._pids.items():
+            for worker, pid in self.pids.items():
                 if worker in there:
                     self._client_of_dask.run(end_agent, pid, workers=[worker])
-        self._pids = {}
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def check_client(address: str) -> None:
@@ -161,31 +203,47 @@ def free_address(dask_worker: Any) -> tuple[str, int]:
     return host, free_port(host)
 
 
-def start_agent(name: str, files: dict[str, bytes]) -> int:
-    """Start an agent that outlives this worker; return its pid; run by dask."""
+def start_agent(name: str, files: dict[str, bytes], silence_s: float) -> int:
+    """Start an agent that outlives this worker; return its pid; run by dask.
+
+    It ends when its home has told it to, or has been silent for `silence_s`.
+    """
     folder = Path(tempfile.mkdtemp(prefix=f"ataraxis-{name}-"))
     for file, data in files.items():
         with open(os.open(folder / file, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as out:
             out.write(data)
     shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
     context = Context.of(tempfile.mkdtemp(prefix=f"ataraxis-{name}-", dir=shm))
-    with open(folder / "agent.log", "wb") as log:
+    places = str(folder), str(context.path)
+    with open(folder / "agent.log", "w+b") as log:
         child = spawn(
             process_command(
-                "ataraxis.cluster.dask_start:serve", str(folder), str(context.path)
+                "ataraxis.cluster.dask_start:serve", *places, f"{silence_s:g}"
             ),
             stdout=log,
             stderr=log,
             process_group=None,
             start_new_session=True,
         )
-    deadline = time.monotonic() + _START_S
-    while agent_pid(context) is None:
-        if child.poll() is not None or time.monotonic() > deadline:
-            said = (folder / "agent.log").read_text(errors="replace")[-1000:]
-            raise HostUnavailable(f"the agent of {name!r} did not start: {said}")
-        time.sleep(0.05)
+        deadline = time.monotonic() + _START_S
+        while not _answers(context):
+            if child.poll() is not None or time.monotonic() > deadline:
+                child.signal(signal.SIGKILL)
+                child.wait()
+                _remove(*places)
+                said = os.pread(log.fileno(), 1 << 20, 0).decode(errors="replace")
+                raise HostUnavailable(
+                    f"the agent of {name!r} did not start: {said[-1000:]}"
+                )
+            time.sleep(0.05)
     return child.pid
+
+
+def _answers(context: Context) -> bool:
+    try:
+        return agent_pid(context) is not None
+    except OSError:  # it has failed, and has removed the directory
+        return False
 
 
 def end_agent(pid: int) -> None:
@@ -194,24 +252,73 @@ def end_agent(pid: int) -> None:
         os.kill(pid, signal.SIGTERM)
 
 
-def serve(folder: str, context: str) -> None:
-    """Run an agent until SIGTERM, or until no run was here for two minutes."""
+# ---- the process beside a worker of dask
+
+
+class GuestAgent(Agent):
+    """An agent that runs for one other host, its home, and only while that is there.
+
+    Parameters
+    ----------
+    hosts : Hosts
+        The hosts of the lab; one of them is `HOME`.
+    silence_s : float
+        How long its home may be silent before it is not needed any more, s.
+    **keywords
+        As for `Agent`.
+    """
+
+    def __init__(self, hosts: Hosts, silence_s: float, **keywords: Any) -> None:
+        self._silence_s, self._silent_s = silence_s, 0.0
+        self._looked = time.monotonic()
+        self._is_dismissed = Latch()
+        super().__init__(hosts, **keywords)
+
+    def _answer(
+        self, host: str, what: str, arguments: dict[str, Any]
+    ) -> dict[str, Any]:
+        if what not in (STAY, LEAVE):
+            return super()._answer(host, what, arguments)
+        if host != HOME:
+            raise AccessDenied(f"host {host!r} is not the one that started this agent")
+        self._silent_s = 0.0
+        if what == LEAVE:
+            self._is_dismissed.set()
+        return {}
+
+    def why_not_needed(self) -> str:
+        """Return why it should end, '' if it should not; asked again and again."""
+        now = time.monotonic()
+        # While this process was stopped, it could not hear anything.
+        self._silent_s += min(now - self._looked, _LONG_TURN_S)
+        self._looked = now
+        if self._is_dismissed.is_set():
+            return "the cluster is closed"
+        if self._silent_s >= self._silence_s:
+            return f"host {HOME!r} has been silent for {self._silent_s:.0f} s"
+        return ""
+
+
+def serve(folder: str, context: str, silence_s: str) -> None:
+    """Run an agent until SIGTERM, or until its home does not need it any more."""
     try:
         hosts = Hosts.load(Path(folder) / FILE)
         hosts.spool.directory = str(Path(folder) / "spool")
         with (
             Ending(is_last=True) as ending,
-            Agent(hosts, context=context, say=_say) as agent,
+            GuestAgent(hosts, float(silence_s), context=context, say=_say) as agent,
         ):
-            needed = time.monotonic()
             while not ending.first.wait(_TURN_S):
-                if agent.statistics()["runs"]:
-                    needed = time.monotonic()
-                elif time.monotonic() - needed > _LINGER_S:
-                    return
+                if why := agent.why_not_needed():
+                    _say(f"{why}: the agent ends")
+                    break
     finally:
+        _remove(folder, context)
+
+
+def _remove(*folders: str) -> None:
+    for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(context, ignore_errors=True)
 
 
 def _say(text: str) -> None:

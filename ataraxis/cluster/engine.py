@@ -464,7 +464,9 @@ class Cluster:
 
         An agent is started beside each worker, and one here. They have certificates of
         a lab that is made for it, and go on when dask dies. Hosts are 'client' and
-        'dask-0', 'dask-1' ...; their tags are the ``resources`` of the workers.
+        'dask-0', 'dask-1' ...; their tags are the ``resources`` of the workers. The
+        agents end when the cluster is closed, and when they have not heard of it for
+        two minutes; with a longer lease, for a minute more than that.
 
         Parameters
         ----------
@@ -491,7 +493,7 @@ class Cluster:
         """
         from ataraxis.cluster.dask_start import DaskLab
 
-        lab = DaskLab(client, context=context)
+        lab = DaskLab(client, context=context, lease_s=lease_s)
         try:
             made = cls(lab.hosts, context=context, lease_s=lease_s)
         except BaseException:

@@ -66,6 +66,8 @@ _SLICE_S = 0.25
 _MOST_WAITING = 2000
 _MOST_QUEUES, _MOST_SLOTS, _MOST_SLOT_BYTES = 4096, 1 << 20, 1 << 30
 _MOST_PROCESSORS, _MOST_WORKERS = 1000, 1024
+_UNPREPARED_S = 30.0
+"""The lease of a run that is not prepared, or was refused."""
 
 Report = Callable[[str], object]
 
@@ -117,7 +119,7 @@ class RunHere:
         self.is_over = False
         self._hosts, self._context, self._edges = hosts, context, edges
         self._on_gone, self._report = on_gone, report
-        self._lease_s = MOST_LEASE_S
+        self._lease_s = _UNPREPARED_S
         self._orders: deque[Dispatch] = deque()
         self._bell, self._ringer = os.pipe()
         os.set_blocking(self._ringer, False)

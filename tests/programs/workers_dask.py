@@ -48,7 +48,9 @@ def main() -> None:
                 run.wait(120)
                 where = sorted(set(run.where.values()))
                 events = [event.what for event in run.history]
+            agents = sorted(cluster._own_lab.pids.values())
             result = {
+                "agents": agents,
                 "exact": found == [k + 1 for k in range(COUNT)],
                 "count": len(found), "where": where,
                 "restarts": events.count("restarted"),

@@ -223,7 +223,14 @@ class RigHost:
                 enter.append(f"--time=/proc/{self.clock_holder}/ns/time")
         return [*enter, *command]
 
-    def start(self, program: str, label: str = "", **arguments: Any) -> Program:
+    def start(
+        self,
+        program: str,
+        label: str = "",
+        *,
+        script: Path = PROGRAM,
+        **arguments: Any,
+    ) -> Program:
         """Start a program of `workers_link`; a label it had before goes on there."""
         label = label or program
         self._count += 1
@@ -235,7 +242,7 @@ class RigHost:
         started = Program(
             f"{label} on {self.name}",
             self.within(
-                sys.executable, "-P", str(PROGRAM), program, json.dumps(arguments)
+                sys.executable, "-P", str(script), program, json.dumps(arguments)
             ),
             self.environment,
             self.logs / f"{label}.{self._count}.log",
