@@ -334,8 +334,17 @@ class StreamInlet:
         if self._waits_since is None:
             self._waits_since = now
 
-    def ack_due(self, now: float) -> Ack | None:
-        """Return the acknowledgement to send now, if it is time for one."""
+    @property
+    def is_ack_held(self) -> bool:
+        """Whether an acknowledgement waits for more frames: send it if none come."""
+        return self._waits_since is not None and self._bytes_since >= self._ack_bytes
+
+    def ack_due(self, now: float, *, is_calm: bool = False) -> Ack | None:
+        """Return the acknowledgement to send now, if it is time for one.
+
+        While frames arrive (not `is_calm`), one is for a third of the window: each
+        costs both hosts as much as some 50 KB of frames.
+        """
         if self._acked is None or self._offer is None or self.ring is None:
             return None
         safe = max(self._safe, self._acked.next)
@@ -350,13 +359,17 @@ class StreamInlet:
         if (
             has_ended
             or self._frames_since >= self._ack_frames
-            or self._bytes_since >= max(ACK_BYTES, self._window // 32)
+            or self._bytes_since >= (self._ack_bytes if is_calm else self._window // 3)
             or now - self._waits_since >= ACK_S
         ):
             self._acked, self._waits_since = ack, None
             self._frames_since = self._bytes_since = 0
             return ack
         return None
+
+    @property
+    def _ack_bytes(self) -> int:
+        return max(ACK_BYTES, self._window // 32)
 
     def next_wake(self, now: float) -> float:
         """Return when `ack_due` may have something without a frame, s."""

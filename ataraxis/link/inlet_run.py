@@ -480,7 +480,7 @@ class InletRun:
             talk.close()
 
     def _receive(self, talk: Conversation, backoff: Backoff) -> None:
-        inlet = self._inlet
+        inlet, is_calm = self._inlet, False
         while not self._is_closed:
             now = time.monotonic()
             is_full = self._publish(talk, now)
@@ -490,7 +490,7 @@ class InletRun:
                 ring = self._rings.ring
                 if ring is not None and (until := ring.recorded()) is not None:
                     inlet.recorded(until)
-            ack = inlet.ack_due(now)
+            ack = inlet.ack_due(now, is_calm=is_calm or is_full)
             if ack is None:
                 talk.send()
             else:
@@ -515,7 +515,9 @@ class InletRun:
                     continue
             elif inlet.is_recorded:
                 pause = min(pause, _RECORDED_S)
-            found = talk.receive(pause)
+            is_held = inlet.is_ack_held
+            found = talk.receive(0.0 if is_held else pause)
+            is_calm = is_held and not found
             while found and talk.lacks and time.monotonic() - now < _TURN_S:
                 found = talk.receive(_FULL_S)
 

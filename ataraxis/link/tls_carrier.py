@@ -46,6 +46,7 @@ _HIGH = 6  # SO_PRIORITY that needs no right
 _MOST = 1 << 18  # bytes that one receive returns
 _SOON_DAYS = 180  # a certificate that expires earlier is logged
 _RECORDS = 8  # of 16 KiB that a thread codes in its turn
+_SEGMENT = 1 << 15  # bytes of a send from which on records are gathered to segments
 
 _log = logging.getLogger("ataraxis.link")
 _log.addHandler(logging.NullHandler())
@@ -227,7 +228,10 @@ class TlsChannel:
         rest = memoryview(data).cast("B")
         sock, turn, deadline = self._sock, self._turn, 0.0
         self._is_sending = True
+        is_large = rest.nbytes > _SEGMENT
         try:
+            if is_large:  # records of 16 KiB travel together, up to a segment
+                self._cork(True)
             while rest:
                 wait = 0
                 with turn:
@@ -250,9 +254,16 @@ class TlsChannel:
                         self.close()
                         raise TimeoutError(f"{self}: not sent within {timeout:g} s")
         finally:
+            if is_large:
+                self._cork(False)
             self._is_sending = False
             if self._is_closed:
                 self._release()
+
+    def _cork(self, is_on: bool) -> None:
+        """Let the kernel keep bytes until a segment is full, or send what it has."""
+        with suppress(OSError):  # a socket that is over is told by what follows
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, is_on)
 
     def receive_into(self, buffer: memoryview, timeout: float) -> int:
         """Receive what has arrived; as `Channel.receive_into`."""

@@ -9,6 +9,7 @@ every mirror has every frame.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import heapq
 import itertools
@@ -33,7 +34,13 @@ from ataraxis.link.messages import (
     next_message,
 )
 from ataraxis.link.outlet import StreamOutlet, choose_outlet
-from ataraxis.link.session import DEAD_S, Backoff, LinkSession, RoundTrip
+from ataraxis.link.session import (
+    CALM_BEAT_S,
+    DEAD_S,
+    Backoff,
+    LinkSession,
+    RoundTrip,
+)
 from ataraxis.link.spool import MirrorKey, SpoolMemory
 
 PAYLOAD = 16
@@ -70,6 +77,11 @@ class Ring:
         self.stream_id, self.slots = stream_id, slots
         self.frames: dict[int, bytes] = {}
         self.tail = self.head = 0
+        self.after = 0
+        """Number after its newest frame."""
+        self.has_holes = False
+        self.holes: set[int] = set()
+        """Numbers that never had a frame: slots that producers who share it skipped."""
         self.is_ended = False
         self.is_gating = False
         self.is_paced = True
@@ -81,11 +93,18 @@ class Ring:
             if self.is_gating:
                 self.waits += 1
                 return False
-            self.frames.pop(self.tail)
+            self.frames.pop(self.tail, None)
             self.tail += 1
         self.frames[self.head] = frame_of(self.stream_id, self.head)
         self.head += 1
+        self.after = self.head
         return True
+
+    def skip(self) -> None:
+        """Use a slot and its number for no frame, if there is room."""
+        if self.has_holes and self.head - self.tail < self.slots:
+            self.holes.add(self.head)
+            self.head += 1
 
 
 class Disk:
@@ -113,13 +132,18 @@ class MirrorRing:
     def __init__(self, lab: Lab, mirror: Mirror, offer: Offer) -> None:
         self.lab, self.mirror = lab, mirror
         self.stream_id, self.slots = offer.stream_id, offer.slots
-        self.first = self.next = offer.first
+        self.first = self.sent = offer.first
+        self.passed_until = 0  # in the memory of the agent
         self.read = offer.first
         self.lost: list[tuple[int, int]] = []
         self.repeated = 0
         self.is_ended = self.is_owned = False
         self.told: tuple[int, int, int] | None = None
         self.step: Callable[[], None] = lambda: None
+
+    @property
+    def next(self) -> int:
+        return max(self.sent, self.passed_until)
 
     def write(self, buffer: Any, start: int, stop: int) -> tuple[int, int]:
         view = memoryview(buffer)
@@ -144,7 +168,7 @@ class MirrorRing:
                 if self.is_ended:
                     raise Broken("a frame is published after the end")
                 self.step()
-                self.next += 1
+                self.sent = self.next + 1
                 self.step()
             start += FRAME_BYTES
         return start, OK
@@ -153,8 +177,16 @@ class MirrorRing:
         if first > self.next:
             raise Broken(f"frames from {first} on are lost, {self.next} is next")
         self.lost.append((self.next, first + count))
-        self.next = max(self.next, first + count)
+        self.sent = max(self.sent, first + count)
         self.step()
+
+    def skip(self, first: int, count: int) -> None:
+        if first > self.next:
+            raise Broken(f"numbers from {first} on are skipped, {self.next} is next")
+        source = self.mirror.far.ring_of(self.mirror.stream, self.stream_id)
+        if not source.holes.issuperset(range(first, first + count)):
+            raise Broken(f"numbers {first} to {first + count} had frames")
+        self.passed_until = max(self.passed_until, first + count)
 
     def account(self, refused: int, gaps: int, stalled_ns: int) -> None:
         self.told = refused, gaps, stalled_ns
@@ -168,48 +200,59 @@ class Store:
 
     def __init__(self, ring: Ring, step: Callable[[], None]) -> None:
         self.ring, self.step = ring, step
-        self.first = self.next = ring.tail
+        self.next = ring.tail
+        self.numbers: list[int] = []
         ring.is_gating = True
 
     @property
+    def first(self) -> int:
+        return self.numbers[0] if self.numbers else self.next
+
+    @property
     def held(self) -> int:
-        return self.next - self.first
+        return len(self.numbers)
 
     @property
     def held_bytes(self) -> int:
         return self.held * FRAME_BYTES
 
     def take(self, most: int) -> tuple[int, int]:
-        count = min(most, self.ring.head - self.next)
-        self.next += count
-        if count:
-            return count, OK if count == most else EMPTY
+        there = [n for n in range(self.next, self.ring.head) if n in self.ring.frames]
+        taken = there[:most]
+        if taken:
+            self.numbers += taken
+            self.next = taken[-1] + 1
+            return len(taken), OK if len(taken) == most else EMPTY
         return 0, ENDED if self.ring.is_ended else EMPTY
 
     def accept(self) -> int:
         raise AssertionError("nothing is overwritten")
 
     def copy(self, sequence: int, buffer: Any, start: int) -> tuple[int, int, int]:
-        if not self.first <= sequence < self.next:
-            return start, sequence, EMPTY if sequence >= self.next else LAPPED
         end = start
-        while sequence < self.next and end + FRAME_BYTES <= len(buffer):
+        for number in self.numbers[bisect.bisect_left(self.numbers, sequence) :]:
+            if number != sequence:
+                return end, sequence, LAPPED
+            if end + FRAME_BYTES > len(buffer):
+                return end, sequence, OK if end > start else OVERFLOW
             buffer[end : end + FRAME_BYTES] = self.ring.frames[sequence]
             sequence, end = sequence + 1, end + FRAME_BYTES
-        return end, sequence, OK if end > start else OVERFLOW
+        if end > start:
+            return end, sequence, OK
+        return end, sequence, LAPPED if sequence < self.next else EMPTY
 
     def missing(self, sequence: int) -> int:
-        return max(self.first - sequence, 0)
+        later = self.numbers[bisect.bisect_left(self.numbers, sequence) :]
+        return max((later[0] if later else self.next) - sequence, 0)
 
     def spill(self, file: Any, source: int, labels: int, until: int) -> Any:
         raise AssertionError("the simulated spool takes frames itself")
 
     def release(self, until: int) -> int:
         count = 0
-        while self.first < min(until, self.next):
+        while self.numbers and self.first < until:
             self.step()
-            del self.ring.frames[self.first]
-            self.first += 1
+            del self.ring.frames[self.numbers.pop(0)]
             self.ring.tail = self.first
             count += 1
         return count
@@ -243,14 +286,14 @@ class DiskSpool:
         if files.first == files.next < store.first:
             files.frames.clear()
             files.first = files.next = store.first
-        while files.next < min(until, store.next):
+        for number in [n for n in store.numbers if files.next <= n < until]:
             if self.disk.is_full:
                 raise LoggerError("no space left on device")
             if self.nbytes + FRAME_BYTES > self.limit:
                 raise SpoolFull("its limit is reached")
             self.step()
-            files.frames[files.next] = store.ring.frames[files.next]
-            files.next += 1
+            files.frames[number] = store.ring.frames[number]
+            files.next = number + 1
         self.step()
         return files.next
 
@@ -345,7 +388,10 @@ class End:
 
     def __init__(self, host: Host, link: Link, out: Wire, peer: str) -> None:
         self.host, self.lab, self.link, self.out = host, host.lab, link, out
-        self.session = LinkSession(host.hello(), peer, host.clock())
+        calm: dict[str, Any] = {"beat_s": CALM_BEAT_S, "is_timing": False}
+        self.session = LinkSession(
+            host.hello(), peer, host.clock(), **calm if host.lab.is_calm else {}
+        )
         self.data = bytearray()
         self.is_closed = False
         self.wake_at = float("inf")
@@ -494,7 +540,7 @@ class ServingEnd(End):
             raise Broken("needs what was not sent")
 
     def next_wake(self, now: float) -> float:
-        return now + 0.25
+        return now + self.lab.look_s
 
     def ended(self) -> None:
         if self.outlet_link is not None:
@@ -600,7 +646,9 @@ class Mirror:
         self.rings.append(ring)
         self.records.setdefault(offer.stream_id, offer.first)
         recorded = self.records[offer.stream_id]
-        if recorded < offer.first and self.on_full != "lose":
+        source = self.far.ring_of(self.stream, offer.stream_id)
+        is_whole = source.holes.issuperset(range(recorded, offer.first))
+        if not is_whole and self.on_full != "lose":
             raise Broken(
                 f"{recorded} frames are recorded, the ring begins with {offer.first}"
             )
@@ -610,8 +658,10 @@ class Mirror:
         self.host.step()
         ring = self.rings[-1]
         source = self.far.ring_of(self.stream, ring.stream_id)
-        if not source.is_ended or ring.next != source.head:
-            raise Broken(f"the mirror ends at {ring.next}, the stream at {source.head}")
+        if not source.is_ended or ring.next != source.after:
+            raise Broken(
+                f"the mirror ends at {ring.next}, the stream at {source.after}"
+            )
         ring.is_ended = True
         self.host.step()
 
@@ -625,7 +675,7 @@ class Mirror:
         )  # fmt: skip
         if self.rings:
             ring = self.rings[-1]
-            ring.step = self.host.step
+            ring.step, ring.passed_until = self.host.step, 0
             self.inlet.resume(ring, ring.stream_id, has_ended=ring.is_ended)
         self.end = None
         self.dial()
@@ -724,6 +774,7 @@ class Host:
         number = self.lab.number()
         ring = Ring(f"{name}-{self.name}-{number}", self.lab.slots)
         ring.is_paced = number % 3 > 0
+        ring.has_holes = number % 2 > 0
         self.streams.setdefault(name, []).append(ring)
         self.all_rings.setdefault(name, []).append(ring)
         # The durable cursor: a mirror of the stream is configured.
@@ -753,7 +804,7 @@ class Host:
         outlet = self.lab.outlet_class(
             name, ring.stream_id, "{}", Store(ring, self.step), spool,
             slots=ring.slots, slot_bytes=PAYLOAD, now=self.clock(),
-            is_paced=ring.is_paced,
+            is_paced=ring.is_paced, has_holes=ring.has_holes,
         )  # fmt: skip
         self.made[ring.stream_id] = outlet
         if earlier:
@@ -764,6 +815,8 @@ class Host:
 
     def send(self, name: str) -> None:
         ring = self.streams[name][-1]
+        if self.lab.random.random() < 0.1:
+            ring.skip()
         ring.send()
         outlet = self.made.get(ring.stream_id)
         if self.is_alive and outlet is not None:
@@ -848,7 +901,10 @@ class Lab:
         outlet_class: type[StreamOutlet] = StreamOutlet,
         inlet_class: type[StreamInlet] = StreamInlet,
         rate_hz: float = 25.0,
+        is_calm: bool = False,
     ) -> None:
+        self.is_calm = is_calm
+        self.look_s, self.read_s = (1.0, 1.0) if is_calm else (0.25, 0.02)
         self.random = random.Random(seed)
         self.outlet_class, self.inlet_class = outlet_class, inlet_class
         self.now = 0.0
@@ -916,9 +972,9 @@ class Lab:
     def _consume(self, mirror: Mirror) -> None:
         def read() -> None:
             mirror.read()
-            self.at(self.now + 0.02 * self.draw(), read)
+            self.at(self.now + self.read_s * self.draw(), read)
 
-        self.at(0.02, read)
+        self.at(self.read_s, read)
 
     # time
 
@@ -1010,7 +1066,7 @@ class Lab:
         if needed < source.tail:
             files = mirror.far.disk.spools.get(source.stream_id, Files())
             for number in range(needed, source.tail):
-                if number not in files.frames:
+                if number not in files.frames and number not in source.holes:
                     raise Broken(
                         f"{mirror.name} has frames up to {needed}, the ring begins at "
                         f"{source.tail}, and the spool has not {number}"
@@ -1034,8 +1090,8 @@ class Lab:
             last = mirror.rings[-1] if mirror.rings else None
             if last is None or last.stream_id != source.stream_id:
                 raise Broken(f"{mirror.name} has not the newest stream")
-            if last.next != source.head:
-                raise Broken(f"{mirror.name} has {last.next} of {source.head} frames")
+            if last.next != source.after:
+                raise Broken(f"{mirror.name} has {last.next} of {source.after} frames")
         for host in self.hosts:
             for rings in host.streams.values():
                 for ring in rings[:-1]:
@@ -1046,6 +1102,6 @@ class Lab:
             source = mirror.far.all_rings[mirror.stream][-1]
             if not mirror.rings or mirror.rings[-1].stream_id != source.stream_id:
                 return False
-            if mirror.rings[-1].next != source.head:
+            if mirror.rings[-1].next != source.after:
                 return False
         return all(len(r) == 1 for h in self.hosts for r in h.streams.values())

@@ -110,6 +110,40 @@ def test_many_frames_and_many_bytes_are_acknowledged_at_once() -> None:
     assert inlet.ack_due(0.0) is not None
 
 
+def test_large_frames_are_acknowledged_together_while_more_arrive() -> None:
+    inlet, _ = flowing()
+    publish(inlet, 0)
+    inlet._bytes_since = inlet._window // 3 - 1
+    assert inlet.ack_due(0.001) is None
+    assert inlet.is_ack_held
+    publish(inlet, 1)
+    assert inlet._bytes_since >= inlet._window // 3
+    ack = inlet.ack_due(0.002)
+    assert ack is not None
+    assert ack.next == 2
+    assert not inlet.is_ack_held
+
+
+def test_a_large_frame_is_acknowledged_at_once_if_no_other_follows() -> None:
+    inlet, _ = flowing()
+    publish(inlet, 0)
+    inlet._bytes_since = 1 << 17
+    assert inlet.ack_due(0.0) is None
+    assert inlet.is_ack_held
+    ack = inlet.ack_due(0.0, is_calm=True)
+    assert ack is not None
+    assert ack.next == 1
+    assert not inlet.is_ack_held
+
+
+def test_small_frames_wait_for_their_acknowledgement_also_if_calm() -> None:
+    inlet, _ = flowing()
+    publish(inlet, 0)
+    assert inlet.ack_due(0.0, is_calm=True) is None
+    assert not inlet.is_ack_held
+    assert inlet.ack_due(ACK_S) is not None
+
+
 def test_what_did_not_fit_the_ring_is_not_acknowledged() -> None:
     inlet, ring = flowing()
     ring.room = 2

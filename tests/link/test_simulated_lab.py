@@ -62,6 +62,20 @@ def test_many_seeds() -> None:
             raise
 
 
+@pytest.mark.stress
+def test_a_hundred_hosts_for_ten_minutes() -> None:
+    """100 hosts, 10 mirrors each, a fault in 0.6 s; a tenth of it takes a minute."""
+    scale = min(float(os.environ.get("ATARAXIS_STRESS", "0.02")), 1.0)
+    lab = Lab(100, hosts=100, mirrors=1000, rate_hz=0.2, is_calm=True)
+    chance = random.Random(100)
+    for _ in range(max(20, round(1000 * scale))):
+        lab.run(0.6)
+        lab.fault(chance.choice(Lab.FAULTS), chance.randrange(1000))
+    lab.finish(120)
+    assert len(lab.mirrors) > 950
+    assert sum(ring.next for m in lab.mirrors for ring in m.rings) > 4000
+
+
 # ---- it can fail: machines with one mistake
 
 
@@ -93,12 +107,27 @@ class CountsSent(StreamOutlet):
         return size
 
 
+class TakesLossesForHoles(StreamOutlet):
+    """Tells lost frames of a shared stream as numbers that never had one."""
+
+    def _is_hole(self, first: int, end: int) -> bool:
+        return self.has_holes
+
+
 class AcknowledgesFirst(StreamInlet):
     """Acknowledges a frame that is on its way into the ring."""
 
     @property
     def _safe(self) -> int:
         return super()._safe + (self.behind > 0)
+
+
+class ForgetsHoles(StreamInlet):
+    """Does not pass over numbers that never had a frame."""
+
+    def _take_lost(self, lost: Any, now: float) -> None:
+        if not lost.is_skipped:
+            super()._take_lost(lost, now)
 
 
 class IgnoresLosses(StreamInlet):
@@ -112,7 +141,9 @@ MUTANTS: list[dict[str, type[Any]]] = [
     {"outlet_class": ReleasesFirst},
     {"outlet_class": Forgetful},
     {"outlet_class": CountsSent},
+    {"outlet_class": TakesLossesForHoles},
     {"inlet_class": AcknowledgesFirst},
+    {"inlet_class": ForgetsHoles},
     {"inlet_class": IgnoresLosses},
 ]
 
