@@ -21,6 +21,8 @@ from ataraxis.cluster.status import mirrors_here
 from ataraxis.errors import ConfigError, HostUnavailable, SourceFailed
 from ataraxis.session import Rig, SessionFolder, Verdict, check
 from ataraxis.session.rig import RigPipe, RigRecorder, RigSource, RigStep
+from ataraxis.session.rig_run import RigRun
+from ataraxis.stream.inspector import Inspector
 
 WAIT_S = 60.0
 SIM = "ataraxis.datamux.sources.sim"
@@ -99,6 +101,32 @@ def test_a_source_of_another_host_is_recorded_here_from_its_first_frame_on(
     assert run.reports["probe"]["samples"] // 50 == len(probe)
     assert mirrors_here(rig.contexts["gpu"]) == []
     assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_a_source_sends_once_the_readers_here_have_joined(
+    rig: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, seen = RigRun._start_pipe, []
+
+    def start_late(self: RigRun, *arguments: Any) -> None:
+        look = Inspector("probe", rig.contexts["acq"]).statistics
+        wait_until(lambda: look().readers, WAIT_S, "the mirror")
+        end = time.monotonic() + 1.0
+        while not look().sent and time.monotonic() < end:
+            time.sleep(0.01)
+        seen.append(look().sent)
+        start(self, *arguments)
+
+    monkeypatch.setattr(RigRun, "_start_pipe", start_late)
+    setup = Rig({"probe": PROBE}, pipes={"p": RigPipe("probe", [STEP], "peak")})
+    with session(rig, tmp_path) as s:
+        run = s.start(setup)
+        frames(s, "probe", 5)
+        run.stop()
+    assert seen == [0]
+    assert (
+        len(LogArchive(s.directory).read("events")) == verdict_of(s)["probe"].received
+    )
 
 
 def recorded(found: Session | Path, name: str) -> list[int]:
@@ -308,8 +336,6 @@ def there(run: Any, name: str) -> int:
 
 def sent(rig: Lab, name: str, more: int) -> None:
     """Wait until a stream of acq has so many more frames."""
-    from ataraxis.stream.inspector import Inspector
-
     look = Inspector(name, rig.contexts["acq"]).statistics
     first = look().sent
     wait_until(lambda: look().sent >= first + more, WAIT_S, f"{more} of {name}")
@@ -485,6 +511,23 @@ def test_a_cut_cable_stops_nothing(rig: Lab, tmp_path: Path) -> None:
     assert verdict_of(s).is_trusted, f"{verdict_of(s)}\n{log_of(s)}"
     numbers = recorded(s, "camera")
     assert numbers == list(range(len(numbers)))
+
+
+@pytest.mark.slow
+def test_a_source_that_ends_while_the_cable_is_cut_is_here_to_its_last_frame(
+    rig: Lab, tmp_path: Path
+) -> None:
+    command = [*CAMERA.command, "300"]
+    with session(rig, tmp_path) as s:
+        run = s.start(Rig({"camera": RigSource(command=command, host="acq")}))
+        pid = there(run, "camera")
+        frames(s, "camera", 10)
+        rig.network.cut("acq", "gpu")
+        wait_until(lambda: not os.path.exists(f"/proc/{pid}"), WAIT_S, "its end")
+        rig.network.heal("acq", "gpu")
+        run.wait(WAIT_S)
+    assert verdict_of(s).is_trusted, f"{verdict_of(s)}\n{log_of(s)}"
+    assert recorded(s, "camera") == list(range(300))
 
 
 @pytest.mark.slow
