@@ -17,7 +17,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from ataraxis.cluster.status import HostState, MirrorStatistics, mirrors_here
+from ataraxis.cluster.status import (
+    AgentReading,
+    AgentWatch,
+    EdgeState,
+    HostState,
+    MirrorStatistics,
+)
 from ataraxis.datamux.registry import SourceKind
 from ataraxis.datamux.summary import StreamSummary
 from ataraxis.pipeline.statistics import RunStatistics, list_runs
@@ -192,9 +198,10 @@ def pipes(
 ) -> FittedTable:
     """Return a table of the workers of pipes; rates are since `before`."""
     known = {(old.run, old.worker): old for old in before}
+    has_hosts = any(seen.host != "localhost" for seen in found)
     heads = (
-        "pipe", "worker", "pid", "values/s", "values", "emitted", "restarts", "dropped",
-        "dead letters",
+        "pipe", "worker", *["host"] * has_hosts, "pid", "values/s", "values", "emitted",
+        "restarts", "dropped", "dead letters",
     )  # fmt: skip
     rows = []
     for seen in found:
@@ -204,6 +211,7 @@ def pipes(
             (
                 plain(seen.run),
                 plain(seen.worker),
+                *[plain(seen.host)] * has_hosts,
                 str(seen.pid or "-"),
                 size(rate, ""),
                 f"{seen.received:,}",
@@ -213,14 +221,27 @@ def pipes(
                 f"{seen.dead_letters:,}",
             )
         )
-    return FittedTable(heads, rows, heads[2:], ("pid", "emitted", "dropped"))
+    spare = ("pid", "emitted", "dropped")
+    return FittedTable(heads, rows, heads[2 + has_hosts :], spare)
 
 
-def hosts(found: Iterable[HostState]) -> Table:
+def agent(reading: AgentReading | None) -> list[RenderableType]:
+    """Return tables of what the agent of a context tells; empty without an agent."""
+    if reading is None:
+        return []
+    parts: list[RenderableType] = [hosts(reading.hosts)] if reading.hosts else []
+    parts += [mirrors(reading.mirrors)] if reading.mirrors else []
+    parts += [edges(reading.edges)] if reading.edges else []
+    if reading.problem:
+        parts.append(Text(plain(reading.problem), "red"))
+    return parts
+
+
+def hosts(found: Iterable[HostState]) -> FittedTable:
     """Return a table of the hosts of a lab."""
     heads = (
-        "host", "address", "state", "since", "clock ahead", "bound", "drift",
-        "mirrors", "served", "behind", "spooled", "",
+        "host", "address", "state", "since", "round trip", "clock ahead", "bound",
+        "drift", "mirrors", "served", "behind", "spooled", "lost", "",
     )  # fmt: skip
     rows = (
         (
@@ -228,6 +249,7 @@ def hosts(found: Iterable[HostState]) -> Table:
             plain(host.address),
             Text(host.state, _HOST_COLOUR.get(host.state, "")),
             duration(host.since_s),
+            _nanoseconds(host.round_trip_ns),
             _nanoseconds(host.offset_ns),
             _nanoseconds(host.bound_ns, "±"),
             "-" if host.drift_ppb is None else f"{host.drift_ppb / 1000:+.3g} ppm",
@@ -235,11 +257,13 @@ def hosts(found: Iterable[HostState]) -> Table:
             f"{host.served:,}",
             f"{host.behind_frames:,}",
             size(host.spooled_bytes),
+            Text(f"{host.lost:,}", "red" if host.lost else ""),
             Text(plain(host.problem), "red"),
         )
         for host in found
     )
-    return _table(heads, rows, right=heads[3:11])
+    spare = ("address", "drift", "since", "served", "mirrors", "round trip", "bound")
+    return FittedTable(heads, rows, heads[3:13], spare)
 
 
 _HOST_COLOUR = {"connected": "green", "suspect": "yellow", "away": "red"}
@@ -257,7 +281,7 @@ def mirrors(found: Iterable[MirrorStatistics]) -> FittedTable:
     """Return a table of the mirrors here of streams of other hosts."""
     heads = (
         "mirror", "of", "state", "since", "frames", "lost", "repeated", "reconnects",
-        "behind", "spooled there", "",
+        "behind", "for", "spooled there", "",
     )  # fmt: skip
     rows = (
         (
@@ -270,13 +294,14 @@ def mirrors(found: Iterable[MirrorStatistics]) -> FittedTable:
             f"{one.repeated:,}",
             f"{one.reconnects:,}",
             f"{one.behind_frames:,}",
+            duration(one.behind_s) if one.behind_s else "",
             size(one.spooled_bytes),
             plain(", ".join(_mirror_notes(one))),
         )
         for one in found
     )
-    spare = ("repeated", "reconnects", "of", "since", "spooled there")
-    return FittedTable(heads, rows, heads[3:10], spare)
+    spare = ("reconnects", "since", "spooled there", "repeated", "of", "for")
+    return FittedTable(heads, rows, heads[3:11], spare)
 
 
 _MIRROR_COLOUR = {
@@ -288,6 +313,33 @@ def _mirror_notes(one: MirrorStatistics) -> list[str]:
     notes = [one.policy] * (one.policy != "lossless")
     notes += ["detached"] * one.is_detached
     return notes + [one.problem] * bool(one.problem)
+
+
+def edges(found: Iterable[EdgeState]) -> FittedTable:
+    """Return a table of the edges of pipes between hosts."""
+    heads = (
+        "pipe", "queue", "from", "to", "state", "waiting", "leased", "settled/s",
+        "settled", "repeated", "taken back", "",
+    )  # fmt: skip
+    rows = (
+        (
+            plain(one.run),
+            Text(plain(one.name.removeprefix(f"{one.run}.")), "bold"),
+            plain(one.source),
+            plain(one.to),
+            Text("connected", "green") if one.is_connected else Text("cut", "red"),
+            "-" if one.waiting is None else f"{one.waiting:,}",
+            f"{one.leased:,}",
+            size(one.settled_hz, ""),
+            f"{one.settled:,}",
+            f"{one.repeated:,}",
+            f"{one.taken_back:,}",
+            Text(plain(one.problem), "red"),
+        )
+        for one in found
+    )
+    spare = ("taken back", "repeated", "pipe", "settled", "from")
+    return FittedTable(heads, rows, heads[5:11], spare)
 
 
 def remote_streams(rows: Iterable[dict[str, Any]]) -> Table:
@@ -484,6 +536,7 @@ class FittedTable:
 
 
 _GAP, _NAME, _WORDS = 2, 22, 14
+_ANSWER_S = 1.0
 
 
 class Watch:
@@ -494,6 +547,8 @@ class Watch:
         self._meter = Meter(context)
         self._meter.read()
         self._before = list_runs(context)
+        self._agent = AgentWatch(context, 0.0)
+        self._agent.look(_ANSWER_S)
 
     def look(self) -> RenderableType:
         """Return a table of a new reading."""
@@ -501,14 +556,19 @@ class Watch:
         before, self._before = self._before, found
         if found:
             parts.append(pipes(found, before, self._interval))
-        if mirrored := mirrors_here(self._context):
-            parts.append(mirrors(mirrored))
+        parts += agent(self._agent.look(_ANSWER_S))
         return Group(*parts) if len(parts) > 1 else parts[0]
 
     def as_dict(self) -> dict[str, Any]:
         """Return a new reading, JSON-able."""
         workers = [dataclasses.asdict(seen) for seen in list_runs(self._context)]
-        mirrored = [one.as_dict() for one in mirrors_here(self._context)]
+        told = self._agent.look(_ANSWER_S)
         return {
-            **self._meter.read().as_dict(), "pipes": workers, "mirrors": mirrored,
+            **self._meter.read().as_dict(), "pipes": workers,
+            "agent": None if told is None else told.state,
+            **(AgentReading("") if told is None else told).as_dict(),
         }  # fmt: skip
+
+    def close(self) -> None:
+        """Leave the agent."""
+        self._agent.close()

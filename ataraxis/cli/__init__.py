@@ -84,7 +84,7 @@ def list_segments(context: str | None, as_json: bool, host: str | None) -> None:
     help="Time over which rates are measured, s.",
 )
 def top(context: str | None, as_json: bool, once: bool, interval: float) -> None:
-    """Watch the streams and pipes of a context; only reads."""
+    """Watch the streams, pipes, hosts and mirrors of a context; only reads."""
     from rich.live import Live
 
     from ataraxis import screen
@@ -108,6 +108,8 @@ def top(context: str | None, as_json: bool, once: bool, interval: float) -> None
                     time.sleep(interval)
     except KeyboardInterrupt:
         pass
+    finally:
+        watch.close()
 
 
 @main.command(short_help="Remove segments that are not in use.")

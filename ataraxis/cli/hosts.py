@@ -35,7 +35,7 @@ _ADDRESS = "NAME=ADDRESS"
 @as_json_too
 @click.pass_context
 def hosts(asked: click.Context, context: str | None, as_json: bool) -> None:
-    """Show the hosts of the lab, their clocks, and the mirrors of their streams.
+    """Show the hosts of the lab, their clocks, the mirrors, and the edges of pipes.
 
     Without a command: what the agent of the context sees. `init`, `add` and `revoke`
     make and change the files of hosts.
@@ -43,23 +43,15 @@ def hosts(asked: click.Context, context: str | None, as_json: bool) -> None:
     if asked.invoked_subcommand is not None:
         return
     from ataraxis import screen
-    from ataraxis.cluster.status import host_states, mirrors_here
+    from ataraxis.cluster.status import agent_reading
 
     with showing_errors():
-        found, mirrors = host_states(context), mirrors_here(context)
+        found = agent_reading(context)
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "hosts": [host.as_dict() for host in found],
-                    "mirrors": [mirror.as_dict() for mirror in mirrors],
-                }
-            )
-        )
+        click.echo(json.dumps(found.as_dict()))
         return
-    screen.console().print(screen.hosts(found))
-    if mirrors:
-        screen.console().print(screen.mirrors(mirrors))
+    for table in screen.agent(found):
+        screen.console().print(table)
 
 
 @hosts.command(short_help="Make an authority, and the files of each host.")

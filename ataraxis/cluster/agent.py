@@ -790,6 +790,7 @@ class Agent:
                     len(here), len(there), sum(one.behind_frames for one in here),
                     sum(one["spooled_bytes"] for one in there),
                     "; ".join(dict.fromkeys(filter(None, problems))),
+                    contact.round_trip_ns, sum(one.lost for one in here),
                 )
             )  # fmt: skip
         return states

@@ -14,6 +14,7 @@ import numpy as np
 from ataraxis.errors import BadMessage
 from ataraxis.pipeline.board import (
     BEGAN_NS,
+    HOST,
     LANES,
     LAST_NS,
     MOST_LANES,
@@ -48,16 +49,17 @@ class BoardWords:
         for row in rows:
             first = board.of_worker(row)
             mine[first : first + WORKER] = True
-            mine[first + RESTARTS] = False
+            mine[[first + RESTARTS, first + HOST]] = False
         for index in lanes:
             first = board.of_processor(index) + LANES
             mine[first : first + 2 * MOST_LANES] = True
         self._mine = mine
 
     def set_others(self, lanes: Iterable[int]) -> None:
-        """Send what the run's own host writes: all but these lanes, and no workers."""
+        """Send what the run's own host writes: all but these lanes, and hosts."""
         board, mine = self._board, np.zeros_like(self._mine)
         mine[[STATE, TAKEN]] = True
+        mine[board.of_worker(0) + HOST :: WORKER] = True
         mine[board.of_processor(0) : board.of_worker(0)] = True
         for index in lanes:
             first = board.of_processor(index) + LANES

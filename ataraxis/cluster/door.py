@@ -379,15 +379,65 @@ class AgentClient:
                 f"{timeout:g} s"
             ) from None
         except OSError as error:
-            raise errors.NotConnectedError(
-                f"the agent (process {self.pid}) has ended: {error}"
-            ) from None
+            raise self._ended(f": {error}") from None
+        return self._found(answer)
+
+    def _ended(self, why: str = "") -> errors.NotConnectedError:
+        return errors.NotConnectedError(
+            f"the agent (process {self.pid}) has ended{why}"
+        )
+
+    def _found(self, answer: bytes | None) -> Any:
         if answer is None:
-            raise errors.NotConnectedError(f"the agent (process {self.pid}) has ended")
+            raise self._ended()
         found = json.loads(answer)
         if "error" in found:
             raise _raised(found["error"])
         return found["ok"]
+
+    def begin(self, do: str) -> None:
+        """Ask the agent without waiting; `answer` has what it says.
+
+        One question at a time: the next one after the answer.
+
+        Raises
+        ------
+        NotConnectedError
+            The agent has ended.
+        """
+        try:
+            self._line.settimeout(0.0)
+            self._line.sendall(json.dumps({"do": do}).encode() + b"\n")
+        except OSError as error:
+            raise self._ended(f": {error}") from None
+
+    def answer(self, wait: float = 0.0, most: int = ANSWER_BYTES) -> Any:
+        """Return the answer to what `begin` has asked; None: it is not there yet.
+
+        Parameters
+        ----------
+        wait : float
+            How long to wait for it, s.
+        most : int
+            Longest answer, bytes.
+
+        Raises
+        ------
+        BadMessage
+            The answer is longer.
+        NotConnectedError
+            The agent has ended.
+        AtaraxisError, OSError
+            What the agent raised.
+        """
+        try:
+            self._line.settimeout(wait)
+            answer = _next_line(self._line, self._pending, most)
+        except (BlockingIOError, TimeoutError):
+            return None
+        except OSError as error:
+            raise self._ended(f": {error}") from None
+        return self._found(answer)
 
     def wait_for_end(self) -> None:
         """Wait until the agent ends, or `close` is called by another thread."""

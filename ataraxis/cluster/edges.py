@@ -337,7 +337,7 @@ class EdgeOutlet:
                 {
                     "run": self.run, "name": self.name, "kind": "outlet", "host": host,
                     "waiting": waiting, "held": len(leases.held), "sent": ledger.sent,
-                    "settled": ledger.settled, "repeated": ledger.resent,
+                    "settled": leases.settled, "repeated": ledger.resent,
                     "taken_back": ledger.taken_back, "links": ledger.links,
                     "is_connected": leases.link is not None, "problem": self.problem,
                 }

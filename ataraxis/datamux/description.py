@@ -263,14 +263,14 @@ def unique_names(names: Sequence[str], what: str = "ch") -> list[str]:
     ['ECG', 'ECG#3', 'ch2', 'ECG#2']
     """
     given = {name for name in names if name}
-    found: list[str] = []
+    found: dict[str, None] = {}
     for place, name in enumerate(names):
         own, number = name or f"{what}{place}", 1
         while own in found or (number > 1 and own in given):
             number += 1
             own = f"{name or what}#{number}"
-        found.append(own)
-    return found
+        found[own] = None
+    return [*found]
 
 
 def names_within(names: Sequence[str], parents: Sequence[str]) -> list[str]:

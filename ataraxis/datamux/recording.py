@@ -489,7 +489,8 @@ def check_rate(stream: Stream, rate: float, where: str) -> None:
 def check_fields(stream: Stream, names: Iterable[str], where: str) -> None:
     """Raise `RecordingError` if a field of the stream is not among a file's columns."""
     columns = [name for name in names if name]
-    missing = [name for name in stream.fields if name not in columns]
+    known = {*columns}
+    missing = [name for name in stream.fields if name not in known]
     if missing:
         close = difflib.get_close_matches(missing[0], columns, 1)
         raise RecordingError(

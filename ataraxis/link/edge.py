@@ -100,7 +100,7 @@ class HostLeases:
         self.generation = ""
         self.revoked: deque[str] = deque(maxlen=_GENERATIONS)
         self.held: dict[int, None] = {}
-        self.last = 0
+        self.last = self.settled = 0
         self.link: LeaseLink | None = None
 
 
@@ -201,10 +201,11 @@ class LeaseLedger:
         """
         link.settlements += 1
         if link.is_current:
-            held = self.hosts[link.host].held
-            mine = [number for number in numbers if held.pop(number, 0) is None]
+            leases = self.hosts[link.host]
+            mine = [number for number in numbers if leases.held.pop(number, 0) is None]
             self.queue.settle(mine)
             self.settled += len(mine)
+            leases.settled += len(mine)
         return EdgeConfirm(link.settlements)
 
     # ---- what is sent

@@ -35,7 +35,9 @@ PROCESSOR = LANES + 2 * MOST_LANES
 ) = range(16)  # fmt: skip
 BINS, N_BINS = 16, 32
 EDGES, N_EDGES = BINS + N_BINS, 16
-WORKER = EDGES + N_EDGES
+# Its host, as the place in the list `hosts` of `about`; the run writes it.
+HOST = EDGES + N_EDGES
+WORKER = HOST + 16
 # States of the run, of a processor, of a worker.
 STARTING, RUNNING, FINISHED, FAILED, TERMINATED = range(5)
 STATES = ("starting", "running", "completed", "failed", "terminated")

@@ -363,4 +363,5 @@ class Plan:
                 for node in nodes
             ],
             "end": self.end,
+            "hosts": [host.name for host in self.hosts],
         }

@@ -153,6 +153,8 @@ class Run:
                 plan.credit, np.zeros(1, np.int64), context=plan.context
             )
             self._board.words[words_of.STARTED] = now_ns()
+            for spec in self._all_specs:
+                self._note_host(spec)
             self._feeder = Feeder(plan, self._board)
             self._collector = Collector(
                 plan,
@@ -533,12 +535,19 @@ class Run:
         if spec.is_resumed:
             self._set_lanes_back(spec)
         moved = plan.moved(spec, hosts[0])
+        self._note_host(moved)
         if moved.host != spec.host:
             self._engine.connect(plan)
         if moved.is_resumed and spec.inbox:
             # Its queue there may be a new one, without a last frame.
             self._ended.discard(f"{moved.host}:{spec.inbox}")
         return moved
+
+    def _note_host(self, spec: WorkerSpec) -> None:
+        """Write where a worker runs on the board."""
+        names = [host.name for host in self._plan.hosts]
+        host = self._board.of_worker(spec.row) + words_of.HOST
+        self._board.words[host] = names.index(self._plan.host_of(spec.row))
 
     def _has_collected(self, spec: WorkerSpec) -> bool:
         """Return whether all that was at the end when a worker was lost was taken."""

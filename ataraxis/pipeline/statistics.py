@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,6 +56,12 @@ def rows_of(about: dict[str, Any], words: NDArray[np.int64]) -> NDArray[np.int64
     return rows.reshape(count, WORKER)
 
 
+def hosts_of(about: dict[str, Any], rows: NDArray[np.int64]) -> list[str]:
+    """Return the host of each worker; that of the run is the first of `about`."""
+    hosts = dict(enumerate(about.get("hosts", ["localhost"])))
+    return [hosts.get(k, "?") for k in rows[:, words_of.HOST].tolist()]
+
+
 def dataset(about: dict[str, Any], words: NDArray[np.int64]) -> xr.Dataset:
     """Return the statistics of a run.
 
@@ -69,11 +75,11 @@ def dataset(about: dict[str, Any], words: NDArray[np.int64]) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        For each ``worker``: counts, ``busy`` (the share of the time in which its
-        function ran), ``rate`` (values per second since the start) and ``latency``, a
-        histogram over ``age``, the time from the head of the pipe to this worker, with
-        bins of powers of two, s. For each ``edge``: frames ``sent``. For each
-        ``processor``: its ``state``.
+        For each ``worker``: its ``host``, counts, ``busy`` (the share of the time in
+        which its function ran), ``rate`` (values per second since the start) and
+        ``latency``, a histogram over ``age``, the time from the head of the pipe to
+        this worker, with bins of powers of two, s. For each ``edge``: frames ``sent``.
+        For each ``processor``: its ``state``.
     """
     import xarray as xr
 
@@ -87,6 +93,7 @@ def dataset(about: dict[str, Any], words: NDArray[np.int64]) -> xr.Dataset:
     rate = rows[:, words_of.RECEIVED] / seconds
     variables["rate"] = ("worker", rate, {"units": "1/s"})
     variables["busy"] = ("worker", rows[:, words_of.BUSY_NS] * 1e-9 / seconds)
+    variables["host"] = ("worker", hosts_of(about, rows))
     bins = rows[:, words_of.BINS : words_of.BINS + words_of.N_BINS]
     variables["latency"] = (("worker", "age"), bins.copy(), {"long_name": "values"})
     edges, sent = _edges(about, rows)
@@ -139,6 +146,8 @@ class RunStatistics:
     dead_letters: int
     last_ns: int
     """When it finished its last value, monotonic ns; 0: never."""
+    host: str = "localhost"
+    """Where it runs; 'localhost': here."""
 
 
 _SHOWN = (
@@ -161,8 +170,10 @@ def list_runs(context: ContextLike = None) -> list[RunStatistics]:
         with suppress(SegmentNotFound, LayoutError):
             board = StatusBoard.attach(run, where)
             names = workers_of(board.about)
-            rows = rows_of(board.about, board.array).tolist()
+            rows = rows_of(board.about, board.array).copy()
+            hosts = hosts_of(board.about, rows)
             board.close()
-            for name, row in zip(names, rows, strict=True):
-                found.append(RunStatistics(run, name, *(row[k] for k in _SHOWN)))
+            for name, row, host in zip(names, rows.tolist(), hosts, strict=True):
+                worker = RunStatistics(run, name, *(row[k] for k in _SHOWN))
+                found.append(replace(worker, host=host))
     return found

@@ -54,7 +54,7 @@ class Pump:
     def look(self, pages: int) -> None:
         """Read what is shown as words; `pages` are open."""
         try:
-            words = self.watch.look()
+            words = self.watch.look(asks_agent=pages > 0)
         except Exception as error:  # of a damaged file: the page says so and goes on
             verdict = {"tone": "bad", "text": f"cannot be read: {error}"}
             words = {**self._words, "verdict": verdict}
@@ -70,6 +70,7 @@ class Pump:
         self._close_others(wanted)
         if not pages:
             self._events.close()
+            self.watch.close()
             return iter(())
         used: dict[str, list[tuple[str, int] | None]] = {}
         for page in pages:

@@ -7,7 +7,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ataraxis.clock import now_ns
 from ataraxis.errors import AtaraxisError, LayoutError
@@ -23,6 +23,9 @@ from ataraxis.stream.inspector import STREAM, Meter, Metered
 from ataraxis.stream.statistics import ReaderStatistics
 from ataraxis.viewer.tap import shown_as
 
+if TYPE_CHECKING:
+    from ataraxis.cluster.status import AgentWatch
+
 BEATS = 120
 """Readings that are kept: the last minute."""
 _LEAST_S = 0.2
@@ -30,11 +33,16 @@ _LEAST_S = 0.2
 _NAMES = 512
 _PATH = 200
 _RECORDER = "session-"
+AGENT_SOCKET = ".agent"
+"""The agent's socket in a context, as `ataraxis.cluster.door` names it."""
+AGENT_S = 1.0
+"""Least time between two questions to it, s."""
+_ROWS, _TEXT = 200, 200
 _BYTES_ATTRS = ("units", "unit", "long_name")
 
 
 class StreamWatch:
-    """Reads the streams, readers and pipes of a context.
+    """Reads the streams, readers, pipes and hosts of a context.
 
     Parameters
     ----------
@@ -61,6 +69,7 @@ class StreamWatch:
         self._described: dict[str, dict[str, Any]] = {}
         self._lost: dict[str, tuple[int, int]] = {}
         self._runs: dict[tuple[str, str], RunStatistics] = {}
+        self._hosts = HostWatch(self._context)
         self._read_ns = 0
         self._is_long = False
         self.beats: dict[str, deque[list[float]]] = {}
@@ -68,8 +77,12 @@ class StreamWatch:
         self.ids: dict[str, str] = {}
         """Identity of each stream."""
 
-    def look(self) -> dict[str, Any]:
-        """Read everything; return it, JSON-able."""
+    def look(self, *, asks_agent: bool = True) -> dict[str, Any]:
+        """Read everything; return it, JSON-able.
+
+        Hosts are what the agent of the context has told: it is not waited for, and not
+        asked if `asks_agent` is false.
+        """
         reading = self._meter.read()
         self._is_long = (reading.interval_s or 0.0) >= _LEAST_S
         found = [
@@ -91,6 +104,7 @@ class StreamWatch:
         session = about.get("session", {})
         pipes = self._pipes()
         self._read_ns = now_ns()
+        hosts = self._hosts.look() if asks_agent else {}
         return {
             "about": {
                 "host": socket.gethostname(),
@@ -100,8 +114,13 @@ class StreamWatch:
             "streams": streams,
             "labels": dict(self._described),
             "pipes": pipes,
-            "verdict": verdict_of(streams),
+            "hosts": hosts,
+            "verdict": verdict_of(streams, hosts.get("mirrors", ())),
         }
+
+    def close(self) -> None:
+        """Leave the agent; the next `look` asks it again. Streams are never joined."""
+        self._hosts.close()
 
     # ---- streams
 
@@ -230,12 +249,13 @@ def _pipe(
     before: dict[tuple[str, str], RunStatistics],
     seconds: float,
 ) -> dict[str, Any]:
-    """Return a pipe: its processors, who follows whom, and values per second."""
-    steps = []
+    """Return a pipe: its processors, who follows whom, where, and values per second."""
+    steps, hosts = [], about.get("hosts", ["localhost"])
     for processor in about["processors"]:
         name, workers = processor["name"], processor["workers"]
         names = [f"{name}.{k}" for k in range(workers)] if workers > 1 else [name]
         rate = 0.0
+        where = {runs[run, w].host for w in names if (run, w) in runs}
         for key in ((run, worker) for worker in names):
             if key in runs and key in before and seconds > 0:
                 rate += (runs[key].received - before[key].received) / seconds
@@ -245,18 +265,81 @@ def _pipe(
                 "workers": workers,
                 "children": processor["children"],
                 "hz": rate,
+                "hosts": sorted(where) if len(hosts) > 1 else [],
                 "dead_letters": sum(
                     runs[run, w].dead_letters for w in names if (run, w) in runs
                 ),
             }
         )
-    return {"run": run, "pipe": about["pipe"], "steps": steps}
+    home = hosts[0] if len(hosts) > 1 else ""
+    return {"run": run, "pipe": about["pipe"], "home": home, "steps": steps}
+
+
+# ---- other hosts
+
+
+class HostWatch:
+    """Asks the agent of a context for its hosts, mirrors and edges, seldom.
+
+    Without an agent nothing of other hosts is imported: its socket is looked for.
+
+    Parameters
+    ----------
+    context : Context
+        The context.
+
+    Examples
+    --------
+    >>> HostWatch(Context.of(None)).look()
+    {}
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._agent: AgentWatch | None = None
+
+    def look(self) -> dict[str, Any]:
+        """Return what it has told last, JSON-able; empty without an agent."""
+        if self._agent is None:
+            if not os.path.lexists(self._context.join(AGENT_SOCKET)):
+                return {}
+            from ataraxis.cluster.status import AgentWatch
+
+            self._agent = AgentWatch(self._context, AGENT_S)
+        reading = self._agent.look()
+        if reading is None:
+            self.close()
+            return {}
+        rows = reading.as_dict()
+        return {
+            "state": reading.state,
+            "problem": reading.problem[:_TEXT],
+            "silent_s": round(reading.silent_s),
+            "left_out": sum(max(len(found) - _ROWS, 0) for found in rows.values()),
+            **{key: _fitting(found) for key, found in rows.items()},
+        }
+
+    def close(self) -> None:
+        """Leave the agent; the next `look` asks it again."""
+        agent, self._agent = self._agent, None
+        if agent is not None:
+            agent.close()
+
+
+def _fitting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return so many rows as a page can show, with texts of bounded length."""
+    return [
+        {k: v[:_TEXT] if isinstance(v, str) else v for k, v in row.items()}
+        for row in rows[:_ROWS]
+    ]
 
 
 # ---- the verdict
 
 
-def verdict_of(streams: Sequence[dict[str, Any]]) -> dict[str, str]:
+def verdict_of(
+    streams: Sequence[dict[str, Any]], mirrors: Sequence[dict[str, Any]] = ()
+) -> dict[str, str]:
     """Return one verdict in words, and its tone: 'good', 'warn', 'bad' or ''.
 
     Examples
@@ -271,6 +354,10 @@ def verdict_of(streams: Sequence[dict[str, Any]]) -> dict[str, str]:
     if not live:
         return _verdict("", "no streams yet")
     lost = {s["name"]: s["lost"] for s in live if s["lost"]}
+    names = {s["name"] for s in live}
+    here = [m for m in mirrors if m["name"] in names and m["policy"] == "lossless"]
+    for mirror in (m for m in here if m["lost"]):
+        lost[mirror["name"]] = lost.get(mirror["name"], 0) + mirror["lost"]
     if lost:
         return _verdict("bad", f"{_frames(lost)} lost · {_list(lost)}")
     readers = [(s, r) for s in live for r in s["readers"]]
@@ -286,11 +373,20 @@ def verdict_of(streams: Sequence[dict[str, Any]]) -> dict[str, str]:
     if waiting:
         verb = "waits" if len(waiting) == 1 else "wait"
         return _verdict("warn", f"{_list(waiting)} {verb} for readers")
+    cut = sorted({m["host"] for m in here if _is_cut(m)})
+    if cut:
+        verb = "does" if len(cut) == 1 else "do"
+        text = f"{_list(cut)} {verb} not answer; frames are kept there"
+        return _verdict("warn", text)
     if any(r["is_durable"] for _, r in readers):
         return _verdict("good", "recording · nothing missing")
     if all(s["is_ended"] for s in live):
         return _verdict("", "ended")
     return _verdict("", "live, not recorded")
+
+
+def _is_cut(mirror: dict[str, Any]) -> bool:
+    return not mirror["is_connected"] and mirror["state"] not in ("ended", "lost")
 
 
 def _verdict(tone: str, text: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from ataraxis.viewer.page import Page
 from ataraxis.viewer.pump import WATCH_S, Pump
 from ataraxis.viewer.recorded_page import RecordedPage, RecordedPump
 
-MODULES = ("words", "theme", "maps", "bundle", "traces", "picture", "widget")
+MODULES = ("words", "theme", "maps", "bundle", "hosts", "traces", "picture", "widget")
 """Modules of the widget, each after those that it imports."""
 _IMPORT = re.compile(r'from "\./(\w+)\.js"')
 _SHEET = """
@@ -30,6 +30,7 @@ _SHEET = """
   font: 14px/1.4 system-ui, sans-serif; }
 .widget .panel { height: 380px; flex: 8 1 420px; }
 .widget .panel.picture { flex: 3 1 300px; }
+.widget .panel.hosts { height: auto; flex: 0 0 100%; order: 1; max-height: 300px; }
 .widget .bar { flex: 0 0 100%; display: flex; }
 .widget #verdict { margin: 0; }
 """

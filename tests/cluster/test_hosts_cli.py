@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -15,15 +17,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import workers_pipe as w
 from agents import Lab, lab
 from click.testing import CliRunner, Result
 from deadline import wait_until
+from rich.console import Console
 
-from ataraxis import Consumer, LogArchive, Producer
+from ataraxis import Consumer, LogArchive, Pipe, Processor, Producer, screen
 from ataraxis.cli import main
+from ataraxis.cluster import Cluster
 from ataraxis.cluster.status import mirrors_here
 from ataraxis.link.hosts import Hosts
 from ataraxis.stream.inspector import Inspector
+from ataraxis.testing.carriers import FakeCarrier
 
 pytest.importorskip("cryptography", reason="certificates need cryptography")
 
@@ -167,6 +173,81 @@ def test_hosts_and_mirrors_are_shown(rig: Lab, camera: Producer) -> None:
     call(rig, "mirror", "acq:camera", "--as", "theirs", "--end")
     assert mirrors_here(rig.contexts["gpu"]) == []
     assert "is not a mirror" in call(rig, "mirror", "acq:theirs", "--end", code=1)
+
+
+def test_top_fits_100_columns(rig: Lab, camera: Producer, monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    call(rig, "mirror", "acq:camera", "--detach")
+    send(camera, 5)
+    wait_until(
+        lambda: call_json(rig, "hosts")["hosts"][1]["round_trip_ns"] is not None, WAIT_S
+    )
+    shown = call(rig, "top", "--once", "--interval", "0.1")
+    assert max(map(len, shown.splitlines())) <= 100
+    rows = [line.split() for line in shown.splitlines()]
+    assert any(row[:2] == ["acq", "connected"] for row in rows)
+    assert any(row[0] == "camera" and "flowing" in row for row in rows if row)
+    assert "…" not in shown, "names are whole"
+    found = call_json(rig, "top", "--interval", "0.1")
+    assert found["agent"] == "answers"
+    assert [host["name"] for host in found["hosts"]] == ["gpu", "acq"]
+    (mirror,) = found["mirrors"]
+    assert (mirror["state"], mirror["frames"], mirror["lost"]) == ("flowing", 5, 0)
+    call(rig, "mirror", "acq:camera", "--end")
+
+
+def test_edges_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    with lab("gpu", "acq", modules=["workers_pipe"]) as rig:
+        here, found = rig.contexts["gpu"], list[int]()
+        pipe = Pipe("track", context=here)
+        pipe.add(Processor("far", func=w.takes_a_while, host="acq"))
+        carrier = FakeCarrier(rig.network, "gpu")
+        with (
+            Cluster(rig.hosts("gpu"), context=here, carrier=carrier) as engine,
+            pipe.run(range(10**6), found, engine=engine) as run,
+        ):
+            wait_until(lambda: len(found) > 50, WAIT_S, "results")
+            back, into = call_json(rig, "hosts")["edges"]
+            assert (into["source"], into["to"], into["is_connected"]) == (
+                "gpu", "acq", True,
+            )  # fmt: skip
+            assert into["settled"] > 0
+            assert (back["source"], back["to"], back["waiting"]) == ("acq", "gpu", None)
+            assert engine.statistics()["edges"]
+            top = call_json(rig, "top", "--interval", "1")
+            assert max(edge["settled_hz"] for edge in top["edges"]) > 0
+            workers = {one["worker"]: one["host"] for one in top["pipes"]}
+            assert workers == {"far": "acq", "(end)": "gpu"}
+            monkeypatch.setenv("COLUMNS", "100")
+            shown = call(rig, "top", "--once", "--interval", "0.1")
+            assert max(map(len, shown.splitlines())) <= 100
+            lines = [line for line in shown.splitlines() if "edge.in.far" in line]
+            assert len(lines) == 1
+            assert "connected" in lines[0]
+            run.terminate()
+
+
+def test_top_without_an_agent_names_none(context: Path) -> None:
+    done = CliRunner().invoke(main, ["top", "--json", "--interval", "0.1"])
+    found = json.loads(done.output)
+    assert found["agent"] is None
+    assert found["hosts"] == found["mirrors"] == found["edges"] == []
+
+
+def test_top_goes_on_while_the_agent_hangs(context: Path) -> None:
+    line = socket.socket(socket.AF_UNIX)
+    line.bind(str(context / ".agent"))
+    line.listen(1)
+    watch = screen.Watch(context, 0.1)
+    try:
+        wait_until(lambda: watch.as_dict()["agent"] == "silent", WAIT_S)
+        out = Console(width=100, record=True, file=io.StringIO())
+        out.print(watch.look())
+        assert "the agent here has not answered for" in out.export_text()
+    finally:
+        watch.close()
+        line.close()
+        (context / ".agent").unlink()
 
 
 def test_the_doctor_examines_a_host(rig: Lab, camera: Producer) -> None:

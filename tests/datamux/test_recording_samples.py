@@ -9,18 +9,36 @@ DeepLabCut, SLEAP, pyControl, EDF, BDF and a video.
 from __future__ import annotations
 
 import importlib.util
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import public_files
 import pytest
 
 import ataraxis.datamux as dm
 
-SAMPLES = Path(os.environ.get("ATARAXIS_SAMPLES", "/none"))
+HOMES = {
+    "mne-tools/mne-python mne/io/edf/tests/data": [
+        "test.edf", "test.bdf", "test_uneven_samp.edf", "duplicate_channel_labels.edf",
+        "test_edf_stim_channel.edf",
+    ],
+    "mne-tools/mne-python mne/io/brainvision/tests/data": [
+        "test.vhdr", "test_bin_raw.fif",
+    ],
+    "swharden/pyABF data/abfs": [
+        "14o16001_vc_pair_step.abf", "171116sh_0011.abf", "File_axon_5.abf",
+        "pclamp11_4ch.abf",
+    ],
+    "rudstre/ephys2 ephys2/tests/data": ["sampledata.rhd"],
+    "harp-tech/harp-python tests/data": [
+        "device_0.bin", "device_44.bin", "write_0.bin",
+    ],
+    "talmolab/sleap tests/data/dlc": ["dlc_testdata.csv", "madlc_testdata.csv"],
+}  # fmt: skip
+"""Repositories and folders of public files."""
 
 
 def shipped(package: str, inside: str) -> Path:
@@ -34,11 +52,15 @@ def shipped(package: str, inside: str) -> Path:
 
 
 def sample(name: str) -> Path:
-    """A public sample file, or skip."""
-    path = SAMPLES / name
-    if not path.is_file() or not path.stat().st_size:
-        pytest.skip(f"ATARAXIS_SAMPLES names no folder with {name}")
-    return path
+    """A public sample file, also beside the repositories' folders, or skip."""
+    path = public_files.SAMPLES / name
+    if path.is_file() and path.stat().st_size:
+        return path
+    for home, names in HOMES.items():
+        if name in names:
+            repository, _, folder = home.partition(" ")
+            return public_files.sample(repository, f"{folder}/{name}")
+    pytest.skip(f"{name} in the folder that ATARAXIS_SAMPLES names")
 
 
 def opened(path: Path) -> Mapping[str, dm.Recording]:

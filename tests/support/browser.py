@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,6 +65,20 @@ class Seen:
               return new Set(new Uint32Array(data.buffer)).size; }""",
             selector,
         )
+
+
+def keep(folder: Path, page: Any, name: str, **options: Any) -> None:
+    """Take a picture, of 256 colours with Pillow; into $ATARAXIS_SHOTS if it is set."""
+    path = Path(os.environ.get("ATARAXIS_SHOTS", folder)) / name
+    page.screenshot(path=str(path), **options)
+    assert path.stat().st_size > 10_000, f"{name} is empty"
+    try:
+        from PIL import Image
+    except ImportError:
+        return
+    with Image.open(path) as image:
+        few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
 
 
 CONTRASTS = """() => {

@@ -30,16 +30,24 @@ def write_set(path: Path, names: list[str], values: np.ndarray) -> None:
     savemat(path, {"EEG": eeg}, appendmat=False)
 
 
-def write_cnt(path: Path, names: list[str], values: np.ndarray) -> None:
-    """Neuroscan's file of 16-bit samples and an empty table of events."""
+def write_cnt(
+    path: Path, names: list[str], values: np.ndarray, width_bytes: int = 2,
+    counted: int | None = None,
+) -> None:  # fmt: skip
+    """Neuroscan's file of samples and an empty table of events.
+
+    Of samples of 32 bits the next header says so. The header counts `counted` samples.
+    """
     n, width = values.shape
     head = bytearray(900 + 75 * width)
     head[:12] = b"Version 3.0\0"
     head[225:235], head[235:243] = b"01/02/26\0\0", b"03:04:05"
     struct.pack_into("<H", head, 370, width)
     struct.pack_into("<H", head, 376, int(RATE))
-    struct.pack_into("<I", head, 864, n)
-    table = len(head) + 2 * n * width
+    struct.pack_into("<I", head, 864, n if counted is None else counted)
+    table = len(head) + width_bytes * n * width
+    if width_bytes == 4:
+        struct.pack_into("<i", head, 12, table + 9)
     struct.pack_into("<I", head, 886, table)
     struct.pack_into("<f", head, 890, n / RATE)
     for c, name in enumerate(names):
@@ -49,8 +57,10 @@ def write_cnt(path: Path, names: list[str], values: np.ndarray) -> None:
         struct.pack_into("<f", head, place + 59, 204.8)
         struct.pack_into("<f", head, place + 71, 0.5)
         struct.pack_into("<ff", head, place + 19, 0.1 * c, 0.2)
-    data = values.astype("<i2").tobytes()
-    path.write_bytes(bytes(head) + data + struct.pack("<BII", 1, 0, 0))
+    data = values.astype(f"<i{width_bytes}").tobytes() + struct.pack("<BII", 1, 0, 0)
+    if width_bytes == 4:
+        data += bytes(52) + b"\1"
+    path.write_bytes(bytes(head) + data)
 
 
 def write_gdf(path: Path, names: list[str], values: np.ndarray) -> None:

@@ -1,13 +1,15 @@
 """Small files of recording systems, in the layouts that their makers publish.
 
-No program that Python can install writes them. What neo has as a table of its reader
-(the structs of Blackrock, Plexon and NeuroExplorer) is taken from there.
+For each test to make what it needs: pauses, cuts, few samples. What neo has as a
+table of its reader (the structs of Blackrock, Plexon and NeuroExplorer) is taken from
+there.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +65,13 @@ def write_wcp(path: Path, values: np.ndarray) -> None:
 # ---- NeuroExplorer
 
 
-def write_nex(path: Path, values: np.ndarray) -> None:
-    """One continuous variable a channel, and one event."""
+def write_nex(
+    path: Path, values: np.ndarray, pieces: Sequence[tuple[int, int]] = ((2000, 0),)
+) -> None:
+    """One continuous variable a channel, and one event.
+
+    `pieces` are the tick at which each begins, and the number of its first sample.
+    """
     from neo.rawio import neuroexplorerrawio as nex
 
     n, width = values.shape
@@ -72,10 +79,12 @@ def write_nex(path: Path, values: np.ndarray) -> None:
     heads, data = b"", b""
     for c in range(width):
         heads += filled(
-            nex.EntityHeader, type=5, varVersion=102, name=f"c{c}".encode(), n=1,
-            offset=start + len(data), WFrequency=RATE, ADtoMV=0.25, NPointsWave=n,
+            nex.EntityHeader, type=5, varVersion=102, name=f"c{c}".encode(),
+            n=len(pieces), offset=start + len(data), WFrequency=RATE, ADtoMV=0.25,
+            NPointsWave=n,
         )  # fmt: skip
-        data += struct.pack("<ii", 2000, 0) + values[:, c].astype("<i2").tobytes()
+        data += np.array(pieces, "<i4").T.tobytes()
+        data += values[:, c].astype("<i2").tobytes()
     heads += filled(
         nex.EntityHeader, type=1, name=b"door", n=2, offset=start + len(data)
     )
@@ -90,8 +99,11 @@ def write_nex(path: Path, values: np.ndarray) -> None:
 # ---- Plexon
 
 
-def write_plx(path: Path, values: np.ndarray) -> None:
-    """Blocks of 100 samples of each channel, an event and two spikes of a unit."""
+def write_plx(path: Path, values: np.ndarray, begun: int = 0, pause: int = 0) -> None:
+    """Blocks of 100 samples of each channel, an event and two spikes of a unit.
+
+    Samples begin at the tick `begun`, and wait for `pause` ticks after the third block.
+    """
     from neo.rawio import plexonrawio as plx
 
     n, width = values.shape
@@ -122,9 +134,8 @@ def write_plx(path: Path, values: np.ndarray) -> None:
     data = block(4, 400, 1, 0, np.empty(0)) + block(1, 800, 1, 1, np.arange(4))
     for start in range(0, n, 100):
         for c in range(width):
-            data += block(
-                5, int(start * 40_000 / RATE), c, 0, values[start : start + 100, c]
-            )
+            tick = begun + int(start * 40_000 / RATE) + (pause if start >= 300 else 0)
+            data += block(5, tick, c, 0, values[start : start + 100, c])
     path.write_bytes(head + data + block(1, 1200, 1, 1, np.arange(4)))
 
 
@@ -209,6 +220,31 @@ def write_nsx(path: Path, values: np.ndarray) -> None:
     path.write_bytes(data + values.astype("<i2").tobytes())
 
 
+def write_ptp(path: Path, values: np.ndarray, ticks: np.ndarray) -> None:
+    """Version 3.0 with a packet a sample, stamped by a clock of 1 ns."""
+    from neo.rawio import blackrockrawio as nsx
+
+    kinds = [t["3.0"] for t in (nsx.NSX_BASIC_HEADER_TYPES, nsx.NSX_EXT_HEADER_TYPES)]
+    n, width = values.shape
+    size = np.dtype(kinds[0]).itemsize + width * np.dtype(kinds[1]).itemsize
+    data = filled(
+        kinds[0], file_id=b"BRSMPGRP", ver_major=3, ver_minor=0, bytes_in_headers=size,
+        label=b"1 kS/s", period=int(30_000 / RATE), timestamp_resolution=10**9,
+        year=2026, month=1, day=2, channel_count=width,
+    )  # fmt: skip
+    for c in range(width):
+        data += filled(
+            kinds[1], type=b"CC", electrode_id=c + 1, electrode_label=f"c{c}".encode(),
+            min_digital_val=-32764, max_digital_val=32764, min_analog_val=-8191,
+            max_analog_val=8191, units=b"uV",
+        )  # fmt: skip
+    packet = [("head", "u1"), ("t", "<u8"), ("n", "<u4"), ("v", "<i2", (width,))]
+    packets = np.zeros(n, packet)
+    packets["head"], packets["n"] = 1, 1
+    packets["t"], packets["v"] = ticks, values
+    path.write_bytes(data + packets.tobytes())
+
+
 # ---- Intan
 
 
@@ -217,11 +253,11 @@ def _text(text: str) -> bytes:
     return struct.pack("<I", len(coded)) + coded
 
 
-def _intan_channel(name: str, order: int, is_stimulator: bool) -> bytes:
+def _intan_channel(name: str, order: int, is_stimulator: bool, kind: int = 0) -> bytes:
     numbers = [
         order,
         order,
-        0,
+        kind,
         1,
         order,
         *([0] if is_stimulator else []),
@@ -246,6 +282,26 @@ def write_rhd(path: Path, values: np.ndarray) -> None:
     head += _text("Port A") + _text("A") + struct.pack("<hhh", 1, width, width)
     head += b"".join(_intan_channel(f"A-{c:03d}", c, False) for c in range(width))
     path.write_bytes(head + _intan_blocks(values))
+
+
+def write_info_rhd(folder: Path, values: np.ndarray, stamps: np.ndarray) -> None:
+    """The same with a file per signal: amplifiers, and one auxiliary input."""
+    width = values.shape[1]
+    folder.mkdir()
+    head = struct.pack("<Ihhfh6fh2f", 0xC6912702, 3, 0, RATE, 0, *[1.0] * 6, 0,
+                       1000, 1000)  # fmt: skip
+    head += (
+        _text("") * 3 + struct.pack("<hh", 0, 0) + _text("n/a") + struct.pack("<h", 1)
+    )
+    head += _text("Port A") + _text("A") + struct.pack("<hhh", 1, width + 1, width)
+    head += b"".join(_intan_channel(f"A-{c:03d}", c, False) for c in range(width))
+    head += _intan_channel("A-AUX1", width, False, kind=1)
+    (folder / "info.rhd").write_bytes(head)
+    stamps.astype("<i4").tofile(folder / "time.dat")
+    values.astype("<i2").tofile(folder / "amplifier.dat")
+    np.repeat(np.arange(-(-len(values) // 4)), 4)[: len(values)].astype("<u2").tofile(
+        folder / "auxiliary.dat"
+    )
 
 
 def write_rhs(path: Path, values: np.ndarray) -> None:
@@ -423,8 +479,11 @@ def write_axgx(path: Path, values: np.ndarray) -> None:
 # ---- Spike2, 32 bits
 
 
-def write_smr(path: Path, values: np.ndarray) -> None:
-    """Blocks of 502 samples of each channel, in 1024 bytes, linked in a chain."""
+def write_smr(path: Path, values: np.ndarray, lacks: int = 0) -> None:
+    """Blocks of 502 samples of each channel, in 1024 bytes, linked in a chain.
+
+    The last channel lacks the last `lacks` samples.
+    """
     from neo.rawio import spike2rawio as smr
 
     n, width = values.shape
@@ -446,7 +505,8 @@ def write_smr(path: Path, values: np.ndarray) -> None:
             unit=b"\2mV", max_data=block, phy_chan=c, ideal_rate=RATE, comment=b"\0",
         ).ljust(140, b"\0")  # fmt: skip
         for i, start in enumerate(starts):
-            part = values[start : start + block, c].astype("<i2")
+            stop = min(start + block, n - (lacks if c == width - 1 else 0))
+            part = values[start:stop, c].astype("<i2")
             one = filled(
                 smr.blockHeaderDesciption, pred_block=places[i - 1] if i else -1,
                 succ_block=places[i + 1] if i + 1 < len(places) else -1,

@@ -181,3 +181,15 @@ def probe_block(k: int, channels: int, samples: int = 300) -> np.ndarray:
         at = rng.integers(0, samples - 20)
         block[at : at + 20, channel] -= 350 * np.exp(-((np.arange(20) - 6) ** 2) / 12)
     return block.astype("i2")
+
+
+def picture(k: int) -> np.ndarray:
+    """A picture of a mouse in an arena."""
+    y, x = np.mgrid[:480, :640]
+    light = np.where(((y - 240) / 222) ** 2 + ((x - 320) / 285) ** 2 < 1, 170, 40)
+    mouse = np.hypot(y - 240 - 90 * np.sin(k / 40), x - 320 - 150 * np.cos(k / 30))
+    return (
+        (light - 160 * np.exp(-((mouse / 24) ** 2)).clip(0, 1))
+        .clip(0, 255)
+        .astype("u1")
+    )

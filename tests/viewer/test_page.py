@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CONTRASTS, Seen, chromium
-from view_rig import ViewProcess, probe_block, repeating
+from view_rig import ViewProcess, picture, probe_block, repeating
 
 from ataraxis import Consumer, Producer, Session
 
@@ -20,17 +20,6 @@ pytest.importorskip("playwright.sync_api", reason="no playwright")
 SHOTS = os.environ.get("ATARAXIS_SHOTS")
 """Directory for pictures of the page; none by default."""
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-def picture(k: int) -> np.ndarray:
-    y, x = np.mgrid[:480, :640]
-    light = np.where(((y - 240) / 222) ** 2 + ((x - 320) / 285) ** 2 < 1, 170, 40)
-    mouse = np.hypot(y - 240 - 90 * np.sin(k / 40), x - 320 - 150 * np.cos(k / 30))
-    return (
-        (light - 160 * np.exp(-((mouse / 24) ** 2)).clip(0, 1))
-        .clip(0, 255)
-        .astype("u1")
-    )
 
 
 @contextmanager

@@ -7,17 +7,15 @@ that are kept; otherwise they go into the test's own folder.
 from __future__ import annotations
 
 import itertools
-import os
 import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from browser import chromium
+from browser import chromium, keep
 from jupyter_rig import COUNTS, jupyterlab
 from places import ROOT
 from view_rig import ViewProcess, repeating
@@ -68,20 +66,6 @@ def laboratory(folder: Path) -> Iterator[Session]:
         running.stop()
     assert session.verdict is not None
     assert session.verdict.is_trusted, session.verdict
-
-
-def keep(folder: Path, page: Any, name: str, **options: Any) -> None:
-    """Take a picture; with Pillow, of 256 colours."""
-    path = Path(os.environ.get("ATARAXIS_SHOTS", folder)) / name
-    page.screenshot(path=str(path), **options)
-    assert path.stat().st_size > 10_000, f"{name} is empty"
-    try:
-        from PIL import Image
-    except ImportError:
-        return
-    with Image.open(path) as image:
-        few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    few.save(path, optimize=True)
 
 
 @pytest.mark.slow

@@ -30,6 +30,12 @@ READERS = {
     ".vhdr": "brainvision", ".set": "eeglab", ".fif": "fif", ".asc": "eyelink",
     ".cnt": "cnt", ".gdf": "gdf", ".nedf": "nedf", ".snirf": "snirf",
 }  # fmt: skip
+# Of Neuroscan's header: where it points to another one, how many channels and samples
+# there are, where events begin, and its own length and that of a channel's part.
+_NEXT, _CHANNELS, _COUNT, _EVENTS, _HEAD, _CHANNEL = 12, 370, 864, 886, 900, 75
+_IS_32_BIT = 52  # of the other one
+# ANT's recorders give their files, which are of RIFF, the suffix of Neuroscan's.
+_RIFF = (b"RIFF", b"RF64")
 ANNOTATIONS = "annotations"
 # Of readers that read whole blocks only: MNE 1.13 fails between those of NEDF.
 _BLOCK = {"RawNedf": 5}
@@ -119,6 +125,35 @@ def _unit(channel: Mapping[str, Any]) -> str:
     return ""
 
 
+def _reader_of(path: Path) -> str:
+    """Return the reader of a file by its suffix and, where two share it, its start."""
+    reader = READERS[path.suffix.lower()]
+    if reader == "cnt":
+        with path.open("rb") as file:
+            return "ant" if file.read(4) in _RIFF else reader
+    return reader
+
+
+def _neuroscan(path: Path) -> dict[str, Any]:
+    """Return how wide samples are, and whether the file has fewer than its count."""
+
+    def number(place: int, length: int = 4) -> int:
+        file.seek(place)
+        return int.from_bytes(file.read(length), "little", signed=length == 4)
+
+    with path.open("rb") as file:
+        following = number(_NEXT)
+        width = 2
+        if following > 0 and number(following + _IS_32_BIT, 1) == 1:
+            width = 4
+        channels = number(_CHANNELS, 2)
+        stored = number(_EVENTS) - _HEAD - _CHANNEL * channels
+        options: dict[str, Any] = {"data_format": f"int{8 * width}"}
+        if number(_COUNT) * channels * width > stored:
+            options["recompute_n_samples"] = True
+        return options
+
+
 def _opened(folder: Folder, key: str) -> Any:
     """Return MNE's reader; it has read no samples."""
     if folder.is_confined:
@@ -133,11 +168,16 @@ def _opened(folder: Folder, key: str) -> Any:
     if not path.is_file():
         raise folder.not_there(key)
     mne = need("mne", "mne", "a recording of this kind")
-    read = getattr(mne.io, f"read_raw_{READERS[path.suffix.lower()]}")
+    read = getattr(mne.io, f"read_raw_{_reader_of(path)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about names and annotations
-            raw = read(path, verbose="error")
+            try:
+                raw = read(path, verbose="error")
+            except RuntimeError:  # it cannot tell how wide samples are
+                if read is not mne.io.read_raw_cnt:
+                    raise
+                raw = read(path, **_neuroscan(path), verbose="error")
     except Exception as error:  # MNE raises several kinds
         raise RecordingError(
             f"{path}: not a recording that MNE reads, or damaged: "

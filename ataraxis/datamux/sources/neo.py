@@ -22,15 +22,17 @@ from ataraxis.datamux.folder import Folder
 from ataraxis.datamux.recording import (
     LazyRecording,
     Recording,
-    UniformTimes,
     check_fields,
     check_rate,
 )
 from ataraxis.datamux.sources.neo_mended import (
-    OPTIONS,
     check_whole,
     folder_argument,
+    has_durations,
+    parsed,
+    rate_of,
     reader_of_blocks,
+    times_of,
 )
 from ataraxis.errors import RecordingError
 from ataraxis.log.optional import need
@@ -162,8 +164,7 @@ def _opened(folder: Folder, key: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what its readers do not know
-            raw = kind(**argument, **OPTIONS.get(name, {}))
-            raw.parse_header()
+            raw = parsed(kind, argument)
     except Exception as error:  # each of neo's readers raises what it likes
         raise RecordingError(
             f"{path}: {name} of neo does not read it: {type(error).__name__}: {error}"
@@ -209,13 +210,13 @@ def _signals(raw: Any, number: int, name: str, at: dict[str, int]) -> Stream:
     own = header["signal_streams"][number]["id"]
     channels = header["signal_channels"][header["signal_channels"]["stream_id"] == own]
     labels = unique_names([str(label) for label in channels["name"]])
-    dtypes = {np.dtype(str(kind)) for kind in channels["dtype"]}
+    dtypes = {np.dtype(kind) for kind in {str(kind) for kind in channels["dtype"]}}
     dtype = dtype_name(dtypes.pop()) if len(dtypes) == 1 else None
     gains, offsets = channels["gain"].tolist(), channels["offset"].tolist()
     units = [str(unit) for unit in channels["units"]]
     is_stored = any(gain != 1 for gain in gains) or any(offsets)
     return Stream(
-        name, frequency=float(raw.get_signal_sampling_rate(stream_index=number)),
+        name, frequency=rate_of(raw, number),
         fields={
             label: Field(label, dtype=dtype or "f64", unit="" if is_stored else unit)
             for label, unit in zip(labels, units, strict=True)
@@ -231,19 +232,18 @@ def _signals(raw: Any, number: int, name: str, at: dict[str, int]) -> Stream:
 
 def _signal_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recording:
     number, at = found.attrs["neo"], _at(found)
-    count = int(raw.get_signal_size(stream_index=number, **at))
-    first = float(raw.get_signal_t_start(stream_index=number, **at))
-    rate = float(raw.get_signal_sampling_rate(stream_index=number))
+    rate = rate_of(raw, number)
     names = [*found.fields]
     check_fields(stream, names, where)
     check_rate(stream, rate, where)
-    chosen = [names.index(name) for name in stream.fields]
+    places = {name: place for place, name in enumerate(names)}
+    chosen = [places[name] for name in stream.fields]
     channels: Any = None if chosen == [*range(len(names))] else chosen
     stored = next(iter(found.fields.values())).numpy_dtype if found.fields else None
-    target = {field.numpy_dtype for field in stream.fields.values()}
+    target = {field.dtype for field in stream.fields.values()}
     if len(target) != 1:
         raise RecordingError(f"{where}: the fields of a signal have one dtype")
-    (dtype,) = target
+    dtype = next(iter(stream.fields.values())).numpy_dtype
     is_scaled = dtype.kind == "f" and dtype != stored
     if not is_scaled and dtype != stored:
         raise RecordingError(
@@ -267,7 +267,7 @@ def _signal_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recordi
             )
         return np.asarray(chunk)
 
-    times = UniformTimes(count, rate, first)
+    times = times_of(raw, number, at, where)
     width = dtype.itemsize * len(chosen)
     return LazyRecording(stream, times, rows, width, where)
 
@@ -278,7 +278,7 @@ def _at(found: Stream) -> dict[str, int]:
 
 def _events(raw: Any, number: int, name: str, at: dict[str, int]) -> Stream:
     fields = {"label": Field("label", dtype="str")}
-    if raw.header["event_channels"][number]["type"] in ("epoch", b"epoch"):
+    if has_durations(raw, number, at):
         fields["duration"] = Field("duration", dtype="f64", unit="s")
     return Stream(
         name, fields=fields, index={"t": Field("time", unit="s")},

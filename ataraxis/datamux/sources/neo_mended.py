@@ -1,27 +1,73 @@
 """What readers of neo 0.14 leave wrong: samples as zeros, files and threads left open.
 
 Plexon: the last block is given as zeros, and blocks of unequal lengths at wrong
-places. TDT: samples that a cut file lacks are given as zeros. Each is mended by the
-reader's own index of blocks, which it keeps to itself.
+places. TDT: samples that a cut file lacks are given as zeros. Spike2: so are those by
+which one of several channels is shorter. Each is mended by the reader's own index of
+blocks, which it keeps to itself.
+
+Plexon, NeuroExplorer and Open Ephys binary: samples behind a pause get the times that
+they would have without it, and Plexon's begin at 0. They get those of the file, by
+`times_of`. Blackrock, Neuralynx and Intan: a recording with pauses is refused; `parsed`
+asks for it once more.
+
+Intan in several files: auxiliary inputs have each value four times, and get a quarter
+of the rate at which they are stored, `rate_of`.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.datamux.recording import UniformTimes
 from ataraxis.errors import RecordingError
 
-OPTIONS: dict[str, dict[str, Any]] = {
+_OPTIONS: dict[str, dict[str, Any]] = {
     "PlexonRawIO": {"progress_bar": False},  # its bar leaves a thread
 }
-"""Options of readers."""
+_PAUSED: dict[str, dict[str, Any]] = {
+    "BlackrockRawIO": {"gap_tolerance_ms": 0.0},  # of those it takes for gaps
+    "NeuralynxRawIO": {"gap_tolerance_ms": 0.0},
+    "IntanRawIO": {"ignore_integrity_checks": True},
+}
+_REFUSED = re.compile(r"gaps? in |not continuous")
+_LYNX_HZ = re.compile(rb"-SamplingFrequency\s+([0-9.]+)")
+_LYNX_HEADER = 16384
+
+
+def parsed(kind: Any, argument: Mapping[str, str]) -> Any:
+    """Return a reader with its header parsed, of a recording with pauses too."""
+    name = kind.__name__
+    options = _OPTIONS.get(name, {})
+    raw = kind(**argument, **options)
+    try:
+        raw.parse_header()
+    except Exception as error:  # each of neo's readers raises what it likes
+        if name not in _PAUSED or not _REFUSED.search(str(error)):
+            raise
+        more = dict(_PAUSED[name])
+        if name == "NeuralynxRawIO" and "dirname" in argument:
+            more["gap_tolerance_ms"] = _lynx_sample_ms(Path(argument["dirname"]))
+        raw = kind(**argument, **options, **more)
+        raw.parse_header()
+    return raw
+
+
+def _lynx_sample_ms(folder: Path) -> float:
+    """Return the shortest time between samples of a folder: stamps differ by less."""
+    rates = [0.0]
+    for path in folder.glob("*.[nN][cC][sS]"):
+        with path.open("rb") as file:
+            found = _LYNX_HZ.search(file.read(_LYNX_HEADER))
+        rates.append(float(found[1]) if found else 0.0)
+    return 1e3 / max(rates) if max(rates) else 0.0
 
 
 def folder_argument(name: str, path: Path) -> Path:
@@ -40,6 +86,8 @@ def check_whole(raw: Any, path: Path) -> None:
     weakref.finalize(raw, _close, vars(raw))
     for empty in getattr(raw, "_empty_ncs", ()):
         warnings.warn(f"{empty} has no samples: left out", RuntimeWarning, stacklevel=2)
+    if type(raw).__name__ == "Spike2RawIO":
+        _warn_of_shorter(raw, path)
     for segment, channels in getattr(raw, "_sigs_index", {}).items():
         for channel, index in channels.items():
             there = len(raw._sigs_data_buf[segment][channel])  # noqa: SLF001
@@ -49,6 +97,47 @@ def check_whole(raw: Any, path: Path) -> None:
                     f"{path}: cut: its index needs {needed} bytes of samples, found "
                     f"{there}"
                 )
+
+
+def _warn_of_shorter(raw: Any, path: Path) -> None:
+    for number, head in enumerate(raw.header["signal_streams"]):
+        for segment in range(raw.header["nb_segment"][0]):
+            sizes = _sizes(raw, number, segment)
+            if len({*sizes.values()}) > 1:
+                warnings.warn(
+                    f"{path}: channels of {head['name']} differ in length: {sizes}; "
+                    f"the first {min(sizes.values())} samples of each are read",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+
+
+def _sizes(raw: Any, number: int, segment: int) -> dict[str, int]:
+    """Return how many samples each channel of a stream of Spike2 has."""
+    channels = raw.header["signal_channels"]
+    own = raw.header["signal_streams"][number]["id"]
+    blocks = raw._by_seg_data_blocks  # noqa: SLF001
+    return {
+        str(channel["name"]): int(blocks[int(channel["id"])][segment]["size"].sum())
+        for channel in channels[channels["stream_id"] == own]
+    }
+
+
+def _count(raw: Any, number: int, at: Mapping[str, int]) -> int:
+    """Return how many samples of a stream every channel has."""
+    if type(raw).__name__ == "Spike2RawIO":
+        return min(_sizes(raw, number, at["seg_index"]).values())
+    return int(raw.get_signal_size(stream_index=number, **at))
+
+
+def has_durations(raw: Any, number: int, at: Mapping[str, int]) -> bool:
+    """Whether events of a channel have durations, whatever kind it is said to be."""
+    if raw.header["event_channels"][number]["type"] in ("epoch", b"epoch"):
+        return True
+    if type(raw).__name__ != "OpenEphysBinaryRawIO":
+        return False
+    streams = raw._evt_streams[at["block_index"]][at["seg_index"]]  # noqa: SLF001
+    return streams[number].get("durations") is not None
 
 
 def _close(kept: dict[str, Any]) -> None:
@@ -86,3 +175,98 @@ def reader_of_blocks(
         return out
 
     return rows
+
+
+def times_of(
+    raw: Any, number: int, at: Mapping[str, int], where: str
+) -> NDArray[np.float64] | UniformTimes:
+    """Return the times of signals, s: those of the reader, or those of the file."""
+    count = _count(raw, number, at)
+    rate = rate_of(raw, number)
+    uniform = UniformTimes(
+        count, rate, float(raw.get_signal_t_start(stream_index=number, **at))
+    )
+    kind = type(raw).__name__
+    if not count:
+        return uniform
+    if kind == "OpenEphysBinaryRawIO":
+        return _by_numbers(_numbers_beside(raw, number, at), uniform, rate, where)
+    if kind == "IntanRawIO" and raw.discontinuous_timestamps:
+        numbers = np.asarray(raw.get_intan_timestamps())
+        every = max(1, len(numbers) // count)  # auxiliary inputs have fewer
+        numbers = numbers[::every] - int(numbers[0])
+        return _by_numbers(numbers, uniform, rate * every, where)
+    channels = raw.header["signal_channels"]
+    own = raw.header["signal_streams"][number]["id"]
+    channel = channels["id"][channels["stream_id"] == own][0]
+    if kind == "PlexonRawIO":
+        blocks = raw._data_blocks[5][int(channel)]  # noqa: SLF001
+        ticks, counts = blocks["timestamp"], blocks["size"] // 2
+        clock = float(raw._global_ssampling_rate)  # noqa: SLF001
+    elif kind == "NeuroExplorerRawIO":
+        entity = raw._entity_headers[int(channel)]  # noqa: SLF001
+        place, pieces = int(entity["offset"]), int(entity["n"])
+        words = raw._memmap[place : place + 8 * pieces].view("<i4")  # noqa: SLF001
+        ticks, starts = words[:pieces], words[pieces:].astype(np.int64)
+        counts = np.diff(np.append(starts, count))
+        clock = float(raw.global_header["freq"])
+    else:
+        return uniform
+    return _in_pieces(np.asarray(ticks) / clock, np.asarray(counts), rate)
+
+
+def _in_pieces(
+    begun: NDArray[np.float64], counts: NDArray[Any], rate: float
+) -> NDArray[np.float64] | UniformTimes:
+    """Return times by those of pieces; half a sample more than due is a pause."""
+    late = np.diff(begun) - counts[:-1] / rate
+    first = np.append(0, np.flatnonzero(late >= 0.5 / rate) + 1)
+    starts = np.append(0, np.cumsum(counts))
+    if len(first) < 2:
+        return UniformTimes(int(starts[-1]), rate, float(begun[0]))
+    lengths = np.diff(np.append(starts[first], starts[-1]))
+    since = np.arange(starts[-1]) - np.repeat(starts[first], lengths)
+    times: NDArray[np.float64] = np.repeat(begun[first], lengths) + since / rate
+    return times
+
+
+def _numbers_beside(
+    raw: Any, number: int, at: Mapping[str, int]
+) -> NDArray[Any] | None:
+    """Return the numbers of samples that Open Ephys writes beside them."""
+    streams = raw._sig_streams[at["block_index"]][at["seg_index"]]  # noqa: SLF001
+    buffer = int(raw.header["signal_streams"][number]["buffer_id"])
+    folder = Path(streams[buffer]["raw_filename"]).parent
+    names = ("sample_numbers.npy", "timestamps.npy")  # since 0.6, before
+    found = next((folder / n for n in names if (folder / n).is_file()), None)
+    if found is None:
+        return None
+    numbers: NDArray[Any] = np.load(found, mmap_mode="r", allow_pickle=False)
+    return numbers if numbers.dtype.kind in "iu" and numbers.ndim == 1 else None
+
+
+def _by_numbers(
+    numbers: NDArray[Any] | None, uniform: UniformTimes, clock: float, where: str
+) -> NDArray[np.float64] | UniformTimes:
+    """Return the times of numbered samples; uniform ones if no number is left out."""
+    count = len(uniform)
+    if numbers is None or len(numbers) < count:
+        return uniform
+    every = round(clock / uniform.rate_hz)
+    if int(numbers[count - 1]) - int(numbers[0]) == every * (count - 1):
+        return uniform
+    times: NDArray[np.float64] = np.asarray(numbers[:count], "f8") / clock
+    back = np.flatnonzero(np.diff(times) < 0)
+    if back.size:
+        raise RecordingError(
+            f"{where}: the time stamps go back after sample {int(back[0])}: from "
+            f"{times[back[0]]:.6f} to {times[back[0] + 1]:.6f} s"
+        )
+    return times
+
+
+def rate_of(raw: Any, number: int) -> float:
+    """Return the rate at which the signals of a stream are stored."""
+    if type(raw).__name__ == "IntanRawIO" and raw.file_format != "header-attached":
+        return float(raw._global_info["sampling_rate"])  # noqa: SLF001
+    return float(raw.get_signal_sampling_rate(stream_index=number))

@@ -17,6 +17,7 @@ from ataraxis.datamux.sources.pieces import held
 from ataraxis.errors import RecordingError
 from ataraxis.log.optional import need
 
+_LARGE = 1 << 31
 _SCANIMAGE_RATE = "SI.hRoiManager.scanFrameRate"
 _SCANIMAGE_CHANNELS = "SI.hChannels.channelSave"
 
@@ -82,12 +83,18 @@ class _Stack:
         self.shown, self.close = opened.shown, opened.file.close
         try:
             self._file = tifffile.TiffFile(opened.file)
+            self.rate_hz, self.names = _metadata(self._file)
+            is_small = not self._file.is_bigtiff and opened.size < _LARGE
+            if self._file.is_scanimage and is_small:
+                # tifffile computes the places of ScanImage's pages, which larger files
+                # cannot hold, and may leave out the last one.
+                opened.file.seek(0)
+                self._file = tifffile.TiffFile(opened.file, is_scanimage=False)
             pages = self._file.pages
             first = pages[0]
             self.shape: tuple[int, ...] = tuple(int(n) for n in first.shape)
             self.dtype = np.dtype(first.dtype)
             count = len(pages)
-            self.rate_hz, self.names = _metadata(self._file)
         except Exception as error:  # tifffile raises several kinds
             self.close()
             raise RecordingError(
@@ -115,6 +122,9 @@ class _Stack:
 def _metadata(file: Any) -> tuple[float, list[int]]:
     """Return the rate of frames, 0 if unknown, and the numbers of the channels."""
     if file.is_scanimage:
+        state = _state(str(file.pages[0].description))
+        if state:
+            return _of_state(state)
         tifffile = need("tifffile", "tiff", "a TIFF stack")
         found = (file.scanimage_metadata or {}).get("FrameData") or {}
         if _SCANIMAGE_CHANNELS not in found:
@@ -127,3 +137,30 @@ def _metadata(file: Any) -> tuple[float, list[int]]:
         interval = float((file.imagej_metadata or {}).get("finterval", 0) or 0)
         return (1 / interval if interval > 0 else 0.0), [1]
     return 0.0, [1]
+
+
+def _state(description: str) -> dict[str, str]:
+    """Return what ScanImage up to 3.8 writes with the first image: state.x.y=value."""
+    pairs = (line.partition("=") for line in description.splitlines())
+    return {
+        name.strip().removeprefix("state."): value.strip()
+        for name, _, value in pairs
+        if name.startswith("state.")
+    }
+
+
+def _of_state(state: dict[str, str]) -> tuple[float, list[int]]:
+    """Return the rate of the images that were saved, and the channels that were."""
+
+    def number(name: str, default: float) -> float:
+        try:
+            return float(state.get(name, default))
+        except ValueError:
+            return default
+
+    averaged = 1.0
+    if number("acq.averaging", 0):
+        averaged = max(1.0, number("acq.numAvgFramesSave", 1))
+    saved = [n for n in range(1, 5) if number(f"acq.savingChannel{n}", 0)]
+    rate = number("acq.frameRate", 0) / averaged
+    return (rate if math.isfinite(rate) and rate > 0 else 0.0), saved or [1]

@@ -2,6 +2,7 @@
 
 import {BINS, COLUMNS, PICTURE, STATE} from "./bundle.js";
 import {Graph} from "./graph.js";
+import {Hosts} from "./hosts.js";
 import {Link, takeToken} from "./link.js";
 import {Picture} from "./picture.js";
 import {Spectrogram} from "./spectrogram.js";
@@ -9,7 +10,7 @@ import {Intervals, Lanes} from "./strips.js";
 import {Table} from "./table.js";
 import {startTheme, toggleTheme} from "./theme.js";
 import {Traces} from "./traces.js";
-import {clock, newestOfEach} from "./words.js";
+import {clock, isClock, newestOfEach} from "./words.js";
 
 const WINDOWS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30];
 const FIRST_TRACES = 3, FIRST_PICTURES = 2, MOST_INTERVALS = 4;
@@ -22,7 +23,7 @@ const token = takeToken();
 
 const panels = new Map();     // by stream: {stream, kind, view, number, bins}
 const byNumber = new Map();
-const state = {streams: [], labels: {}, pipes: [], about: {}, verdict: null, pages: 1};
+const state = {streams: [], labels: {}, pipes: [], hosts: {}, about: {}, verdict: null, pages: 1};
 const counts = {frames: 0, bundles: 0, columns: 0, gaps: 0, pictures: 0, events: 0, bytes: 0,
   drawMs: 0, tracesMs: 0, sideMs: 0, longestMs: 0};
 globalThis.viewCounts = counts;
@@ -32,6 +33,8 @@ let hasLayout = layout.has("show"), nowNs = 0, isSideDue = true, lastMs = 0;
 
 const table = new Table(find("table"), toggle);
 const graph = new Graph(find("graph"));
+const hosts = new Hosts();
+find("left").append(hosts.element);
 const lanes = new Lanes(find("lanes"));
 const intervals = new Intervals(find("intervals"));
 
@@ -129,7 +132,7 @@ function choose() {
     }
     return;
   }
-  const live = state.streams.filter(s => s.kind && !s.is_ended);
+  const live = state.streams.filter(s => s.kind && !s.is_ended && !isClock(s.name));
   const some = kind => live.filter(s => s.kind === kind)
     .sort((a, b) => (b.bytes_hz ?? 0) - (a.bytes_hz ?? 0));
   const has = kind => [...panels.values()].filter(p => p.kind === kind).length;
@@ -174,7 +177,7 @@ function takeState(news) {
     lanes.events = newestOfEach([...lanes.events, ...news.events], 100);
     for (const panel of panels.values()) panel.view.addEvents?.(news.events);
   }
-  for (const key of ["streams", "labels", "pipes", "about", "verdict", "pages"])
+  for (const key of ["streams", "labels", "pipes", "hosts", "about", "verdict", "pages"])
     if (key in news) state[key] = news[key];
   if (news.panels) for (const [number, about] of Object.entries(news.panels)) {
     const panel = byNumber.get(Number(number));
@@ -222,8 +225,10 @@ function side() {
   const began = performance.now();
   const shown = new Set([...panels.values()].map(p => p.stream));
   table.update(state.streams, state.pages, shown);
-  graph.update(state.streams, state.pipes, shown);
-  const names = state.streams.filter(s => !s.problem && s.name !== "events").map(s => s.name);
+  hosts.update(state.hosts);
+  graph.update(state.streams, state.pipes, shown, state.hosts);
+  const names = state.streams.filter(s => !s.problem && s.name !== "events"
+    && (shown.has(s.name) || !isClock(s.name))).map(s => s.name);
   lanes.draw(nowNs, [...names.filter(n => shown.has(n)), ...names.filter(n => !shown.has(n))]);
   intervals.draw();
   counts.sideMs += performance.now() - began;

@@ -1,9 +1,11 @@
 // Widget: traces and pictures in a notebook, by messages of its kernel; no port.
 
 import {COLUMNS, PICTURE, STATE, decode} from "./bundle.js";
+import {Hosts} from "./hosts.js";
 import {Picture} from "./picture.js";
 import {setRoot, startTheme} from "./theme.js";
 import {Traces} from "./traces.js";
+import {isClock} from "./words.js";
 
 // Whether the notebook is dark: by the lightness of its ground.
 export function isDarkBehind(element) {
@@ -32,7 +34,8 @@ export function render({model, el}) {
   verdict.append(dot, words);
   const bar = Object.assign(document.createElement("div"), {className: "bar"});
   bar.append(verdict);
-  root.append(bar);
+  const hosts = new Hosts();
+  root.append(bar, hosts.element);
 
   const panels = new Map(), counts = {frames: 0, bundles: 0, columns: 0, gaps: 0, pictures: 0};
   el.viewCounts = counts;
@@ -81,9 +84,11 @@ export function render({model, el}) {
     labels = news.labels ?? labels;
     streams = news.streams ?? streams;
     if (news.verdict) { verdict.className = news.verdict.tone; words.textContent = news.verdict.text; }
+    if (news.hosts) hosts.update(news.hosts);
     if (news.events) for (const {view} of panels.values()) view.addEvents?.(news.events);
     const names = model.get("streams");
-    const wanted = streams.filter(s => s.kind && (names.length ? names.includes(s.name) : !s.is_ended));
+    const wanted = streams.filter(s => s.kind && (names.length ? names.includes(s.name) 
+      : !s.is_ended && !isClock(s.name)));
     // In the order asked for, else traces before pictures.
     const place = s => names.length ? names.indexOf(s.name) : s.kind === "picture" ? 1 : 0;
     wanted.sort((a, b) => place(a) - place(b));

@@ -54,6 +54,9 @@ export function newestOfEach(events, most) {
   }).reverse();
 }
 
+// Whether a stream holds the offsets of another host's clock: shown if it is asked for.
+export const isClock = name => name.startsWith("clock.");
+
 // How often each name occurs among events.
 export function countNames(events) {
   const found = new Map();

@@ -1,0 +1,220 @@
+"""What readers of neo and MNE leave wrong, or refuse, in files that are sound.
+
+Each was found in recordings of the makers' own programs (test_recording_programs.py);
+the small ones here have the same, and need no such file.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ataraxis.datamux as dm
+from ataraxis.errors import RecordingError
+
+pytest.importorskip("neo.rawio")
+import eeg_files
+import neo_files
+
+VALUES = np.random.default_rng(3).integers(-9000, 9000, (1024, 3)).astype("i2")
+T = np.arange(len(VALUES)) / 1000
+
+
+def first_signal(path: Path) -> dm.Recording:
+    return next(own for own in dm.open_recordings(path).values() if own.stream.rate_hz)
+
+
+def paused(at: int, pause_s: float, begun: float = 0.0) -> np.ndarray:
+    """Times with a pause before sample `at`."""
+    return T + begun + np.where(np.arange(len(T)) >= at, pause_s, 0)
+
+
+# ---- pauses are in the times
+
+
+def test_pauses_of_neuroexplorer(tmp_path: Path) -> None:
+    """A variable in three pieces, the first two without a pause between them."""
+    path = tmp_path / "a.nex"
+    neo_files.write_nex(path, VALUES, [(2000, 0), (2400, 400), (9000, 700)])
+    own = first_signal(path)
+    np.testing.assert_allclose(own.t, paused(700, 6.3, 2.0))
+    np.testing.assert_array_equal(own.read().values["c0"], VALUES[:, 0])
+    assert own.locate(6.5) == 700
+
+
+def test_pauses_of_plexon_and_its_first_stamp(tmp_path: Path) -> None:
+    """Neo begins at 0; spikes and events have the file's clock."""
+    path = tmp_path / "a.plx"
+    neo_files.write_plx(path, VALUES, begun=1200, pause=80_000)
+    own = first_signal(path)
+    np.testing.assert_allclose(own.t, paused(300, 2.0, 0.03))
+    np.testing.assert_array_equal(own.read().array, VALUES)
+
+
+def test_plexon_without_a_pause_begins_at_its_first_stamp(tmp_path: Path) -> None:
+    path = tmp_path / "a.plx"
+    neo_files.write_plx(path, VALUES, begun=1200)
+    np.testing.assert_allclose(first_signal(path).t, T + 0.03)
+
+
+@pytest.mark.parametrize("name", ["sample_numbers.npy", "timestamps.npy"])
+def test_pauses_of_open_ephys(tmp_path: Path, name: str) -> None:
+    """Since version 0.6, and before."""
+    neo_files.write_oebin(tmp_path / "a", VALUES)
+    (path,) = (tmp_path / "a").rglob("continuous/*/sample_numbers.npy")
+    numbers = np.load(path)
+    numbers[500:] += 9000
+    if name != path.name:
+        path.unlink()
+    np.save(path.with_name(name), numbers)
+    own = first_signal(tmp_path / "a")
+    np.testing.assert_allclose(own.t, numbers / 30_000)
+    np.testing.assert_array_equal(own.read().array, VALUES)
+
+
+def test_events_of_open_ephys_have_durations(tmp_path: Path) -> None:
+    neo_files.write_oebin(tmp_path / "a", VALUES)
+    events = dm.open_recordings(tmp_path / "a")["TTL"].read()
+    assert events.t.tolist() == [7.001]
+    np.testing.assert_allclose(events.values["duration"], [0.001])
+
+
+def test_pauses_of_intan(tmp_path: Path) -> None:
+    """Refused by neo: "Timestamps are not continuous"."""
+    path = tmp_path / "a.rhd"
+    neo_files.write_rhd(path, VALUES)
+    change_stamps(path, lambda stamps: stamps + np.where(stamps >= 256, 5000, 0))
+    own = first_signal(path)
+    np.testing.assert_allclose(own.t, paused(256, 5.0))
+    change_stamps(path, lambda stamps: np.where(stamps > 5700, 0, stamps))
+    with pytest.raises(RecordingError, match=r"a\.rhd.* time stamps go back after"):
+        dm.open_recordings(path)
+
+
+def change_stamps(path: Path, change: object) -> None:
+    """Change the stamps of blocks of 128 samples of three channels."""
+    data = bytearray(path.read_bytes())
+    block = 128 * (4 + 2 * VALUES.shape[1])
+    for place in range(len(data) - block * (len(VALUES) // 128), len(data), block):
+        stamps = np.frombuffer(data, "<i4", 128, place)
+        data[place : place + 512] = np.asarray(change(stamps), "<i4").tobytes()  # type: ignore[operator]
+    path.write_bytes(data)
+
+
+def test_pauses_of_neuralynx(tmp_path: Path) -> None:
+    """Refused by neo: "Detected 1 timestamp gaps"."""
+    neo_files.write_ncs(tmp_path / "a", VALUES)
+    for path in (tmp_path / "a").glob("*.ncs"):
+        record = np.dtype([("t", "<u8"), ("rest", "V1036")])
+        data = np.fromfile(path, record, offset=16384)
+        data["t"][1:] += 700_000
+        path.write_bytes(path.read_bytes()[:16384] + data.tobytes())
+    first, second = (
+        own for own in dm.open_recordings(tmp_path / "a").values() if own.stream.rate_hz
+    )
+    np.testing.assert_array_equal(first.read().array, VALUES[:512])
+    np.testing.assert_array_equal(second.read().array, VALUES[512:])
+    np.testing.assert_allclose(second.t, T[512:] + 0.7, atol=1e-6)
+
+
+def test_pauses_of_blackrock(tmp_path: Path) -> None:
+    """Refused by neo: "Detected 1 timestamp gaps in ns2 file"."""
+    path = tmp_path / "a.ns2"
+    ticks = (paused(600, 2.5, 1.0) * 1e9).round().astype("u8")
+    neo_files.write_ptp(path, VALUES, ticks)
+    first, second = dm.open_recordings(path).values()
+    np.testing.assert_array_equal(first.read().array, VALUES[:600])
+    np.testing.assert_array_equal(second.read().array, VALUES[600:])
+    np.testing.assert_allclose(second.first_s - first.first_s, 3.1, rtol=1e-6)
+
+
+# ---- rates and lengths
+
+
+def test_auxiliary_inputs_of_intan_in_files_of_their_own(tmp_path: Path) -> None:
+    """Each value is there four times, at the amplifiers' rate, not at a quarter."""
+    neo_files.write_info_rhd(tmp_path / "a", VALUES, np.arange(len(VALUES)))
+    found = dm.open_recordings(tmp_path / "a" / "info.rhd")
+    assert [own.stream.rate_hz for own in found.values()] == [1000, 1000]
+    for own in found.values():
+        np.testing.assert_allclose(own.t, T)
+    auxiliary = [*found.values()][1].read().array[:, 0]
+    np.testing.assert_array_equal(auxiliary, np.arange(1024) // 4)
+
+
+def test_a_shorter_channel_of_spike2_gets_no_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "a.smr"
+    neo_files.write_smr(path, VALUES + 10_000, lacks=3)
+    with pytest.warns(RuntimeWarning, match=r"differ in length.*first 1021 samples"):
+        own = first_signal(path)
+    np.testing.assert_array_equal(own.read().array, VALUES[:-3] + 10_000)
+
+
+# ---- files that were refused
+
+NAMES = ["A", "B", "C"]
+
+
+@pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("counted", [0, 5000])
+def test_neuroscan_without_a_right_count(
+    tmp_path: Path, width: int, counted: int
+) -> None:
+    """MNE asks how wide samples are; the header after the data tells."""
+    mne = pytest.importorskip("mne")
+    path = tmp_path / "a.cnt"
+    eeg_files.write_cnt(path, NAMES, VALUES, width, counted)
+    with pytest.raises(RuntimeError, match="bytes per sample"):
+        mne.io.read_raw_cnt(path, verbose="error")
+    own = dm.open_recordings(path)["signals"]
+    assert len(own) == len(VALUES)
+    right = tmp_path / "right.cnt"
+    eeg_files.write_cnt(right, NAMES, VALUES, width)
+    raw = mne.io.read_raw_cnt(right, data_format=f"int{8 * width}", verbose="error")
+    np.testing.assert_array_equal(own.read().array, raw.get_data().T)
+
+
+def test_the_cnt_of_ant_is_not_read_as_neuroscans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without ANT's library an error names it."""
+    pytest.importorskip("mne")
+    monkeypatch.setitem(sys.modules, "antio", None)
+    path = tmp_path / "a.cnt"
+    for start in (b"RIFF", b"RF64"):
+        path.write_bytes(start + bytes(2000))
+        with pytest.raises(RecordingError, match="antio"):
+            dm.open_recordings(path)
+
+
+@pytest.mark.parametrize(
+    ("saved", "averaged", "names", "rate"),
+    [
+        ("1010", 1, ["channel1", "channel3"], 8.0),
+        ("0100", 1, ["frames"], 8.0),
+        ("0011", 4, ["channel3", "channel4"], 2.0),
+    ],
+)
+def test_scanimage_3(
+    tmp_path: Path, saved: str, averaged: int, names: list[str], rate: float
+) -> None:
+    """Its channels alternate, which nothing else in the file says."""
+    tifffile = pytest.importorskip("tifffile")
+    images = np.random.default_rng(5).integers(0, 9999, (12, 8, 6)).astype("u2")
+    lines = ["state.configPath='C:\\a'", "state.acq.frameRate=8.0",
+             f"state.acq.averaging={int(averaged > 1)}",
+             f"state.acq.numAvgFramesSave={averaged}"]  # fmt: skip
+    lines += [f"state.acq.savingChannel{n}={bit}" for n, bit in enumerate(saved, 1)]
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for image in images:
+            file.write(image, description="\r".join(lines), metadata=None)
+    found = dm.open_recordings(tmp_path / "a.tif")
+    assert [*found] == names
+    for place, own in enumerate(found.values()):
+        np.testing.assert_array_equal(
+            own.read().values["image"], images[place :: len(names)]
+        )
+        assert own.stream.rate_hz == rate
