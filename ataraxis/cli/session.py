@@ -72,6 +72,7 @@ def run(
 
 
 @click.command()
+@in_context
 @as_json_too
 @click.argument("rig", type=click.Path(path_type=Path))
 @click.option(
@@ -82,9 +83,12 @@ def run(
     "-o", "--output", default=".", type=click.Path(path_type=Path),
     help="Where sessions will be recorded; by default the current directory.",
 )  # fmt: skip
-def check(as_json: bool, rig: Path, soak: float, output: Path) -> None:
+def check(
+    as_json: bool, context: str | None, rig: Path, soak: float, output: Path
+) -> None:
     """Test RIG before a recording; the exit code is 1 if it is not ready.
 
+    It runs in a context of its own; with parts on other hosts, in that of the agent.
     Ctrl-C, SIGTERM or SIGHUP ends the test, whose files are removed.
     """
     from rich.table import Table
@@ -94,8 +98,9 @@ def check(as_json: bool, rig: Path, soak: float, output: Path) -> None:
 
     with showing_errors(), Ending(is_last=True) as ending:
         found = look(
-            rig, soak, directory=output, until=ending.first, release=ending.second
-        )
+            rig, soak, directory=output, context=context, until=ending.first,
+            release=ending.second,
+        )  # fmt: skip
     if as_json:
         click.echo(json.dumps(found.as_dict()))
         sys.exit(not found.is_ready)

@@ -18,6 +18,7 @@ from ataraxis.cluster.checks import RATE_BYTES, checks_here, examine_host
 from ataraxis.cluster.control import CONTROL, DIAL_S, HostContact, serve_control
 from ataraxis.cluster.door import AgentDoor, AgentLock, DoorVisit
 from ataraxis.cluster.edges import EDGE, EdgePlan, Edges
+from ataraxis.cluster.programs import HostPrograms
 from ataraxis.cluster.status import (
     ENDED,
     LOST,
@@ -89,7 +90,7 @@ class MirrorEntry:
             nbytes=found.nbytes, lost=found.lost, repeated=found.repeated,
             reconnects=max(found.links - 1, 0), behind_frames=found.behind,
             behind_s=run.behind_s, spooled_bytes=found.spooled_bytes,
-            problem=run.problem,
+            problem=run.problem, ended_id=run.ended[0] if run.ended else "",
         )  # fmt: skip
 
 
@@ -148,6 +149,9 @@ class Agent:
         self._hold_number = 0
         self._began = time.monotonic()
         self._stop = threading.Event()
+        self._programs = HostPrograms(
+            self._hosts, self._context, self.report, self._stop
+        )
         self._lock: AgentLock | None = AgentLock(self._context)
         self._door: AgentDoor | None = None
         self._outlets: OutletRuns | None = None
@@ -215,6 +219,7 @@ class Agent:
             channels, contacts = list(self._channels), list(self._contacts.values())
         for entry in mirrors:
             entry.run.close(is_final=not entry.is_needed)
+        self._programs.close()
         if self._workers is not None:
             self._workers.close()
         if self._edges is not None:
@@ -292,6 +297,7 @@ class Agent:
             "streams": self._served(),
             "edges": self.edges.statistics(),
             "runs": [] if self._workers is None else self._workers.statistics(),
+            "programs": self._programs.statistics(),
         }
 
     # ---- what comes back
@@ -461,6 +467,7 @@ class Agent:
             if time.monotonic() - tick_at < _TICK_S:
                 continue
             tick_at = time.monotonic()
+            self._programs.look()
             with self._gate:
                 over = [n for n, e in self._mirrors.items() if not e.is_needed]
             for name in over:
@@ -566,6 +573,8 @@ class Agent:
                 self._check_right(host, "read")
                 found = checks_here(host, self._hosts, self._outlets.runs)
                 return {"checks": [check.as_dict() for check in found]}
+            case "program":
+                return self._programs.answer(host, arguments)
             case "rate":
                 return {"bytes": "x" * RATE_BYTES}
         raise ValueError(f"{what!r} is not known here: update ataraxis")
@@ -635,6 +644,11 @@ class Agent:
                 return [check.as_dict() for check in found]
             case "forget":
                 return self._forget(str(asked["host"]))
+            case "program":
+                contact = self._contact(str(asked["host"]))
+                return self._programs.forward(contact, asked, visit)
+            case "keeper":
+                return self._programs.take(asked, visit)
             case "edges":
                 return self._join_edges(asked, visit)
             case "edges lost":

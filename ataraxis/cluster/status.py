@@ -65,6 +65,8 @@ class MirrorStatistics:
     """Bytes that the other host keeps on its disk for this stream."""
     problem: str = ""
     """What is wrong, and since when; '' if nothing."""
+    ended_id: str = ""
+    """Id of the last stream that is here to its end; '' if none is."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, JSON-able."""

@@ -124,11 +124,13 @@ class Hosts(YamlConfig):
     may : dict of str to list of {'read', 'put', 'run'}
         What other hosts may do here; by default read.
     modules : list of str
-        Modules whose functions ``run`` may name.
+        Modules whose functions, programs and drivers ``run`` may name.
     functions : bool
         Whether ``run`` may also send pickled functions: any code.
     revoked : dict of str to str
         Serial number of each revoked certificate, and its host.
+    sessions : str
+        Directory where hosts with ``run`` may record streams of this host; '': nowhere.
     path : Path, optional
         The file; excluded from it.
 
@@ -152,6 +154,7 @@ class Hosts(YamlConfig):
     modules: list[str] = field(default_factory=list)
     functions: bool = False
     revoked: dict[str, str] = field(default_factory=dict)
+    sessions: str = ""
     path: Path = field(
         default=Path(FILE), metadata=YAML_EXCLUDE_METADATA, compare=False
     )

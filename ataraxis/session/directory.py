@@ -104,6 +104,10 @@ class SessionRecord(YamlConfig):
         default_factory=list,
         metadata={"help": "those of streams that have ended and are whole on disk"},
     )
+    elsewhere: dict[str, str] = field(
+        default_factory=dict,
+        metadata={"help": "streams that another host records: host and directory"},
+    )
 
     @classmethod
     def take(cls, name: str, subject: str, context: str) -> SessionRecord:

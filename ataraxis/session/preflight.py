@@ -12,10 +12,11 @@ from typing import Any
 
 from ataraxis.errors import AtaraxisError
 from ataraxis.log.disk_watch import caution_of
+from ataraxis.session.preflight_hosts import HostsCheck, check_hosts
 from ataraxis.session.rig import Rig
 from ataraxis.session.session import Session
 from ataraxis.session.verdict import RATE_TOLERANCE
-from ataraxis.shm.context import Context
+from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.thread import Latch
 from ataraxis.stream.inspector import Inspector
 
@@ -70,10 +71,14 @@ def check(
     soak: float = 10.0,
     *,
     directory: str | os.PathLike[str] = ".",
+    context: ContextLike = None,
     until: Latch | None = None,
     release: Latch | None = None,
 ) -> Preflight:
     """Run a rig for a while, in a temporary context, and check its streams.
+
+    A rig with parts on other hosts is run in the context of the agent here, as only
+    that reaches them: under the names that it will have, and not beside a session.
 
     Parameters
     ----------
@@ -83,6 +88,8 @@ def check(
         Duration, s.
     directory : str or Path
         Where sessions will be recorded: the test is recorded there, and removed.
+    context : Context, str, Path or None
+        The context of the agent here, for a rig with parts on other hosts.
     until : Latch, optional
         Once it is set, for example by a signal handler, the check ends as not ready.
     release : Latch, optional
@@ -93,7 +100,9 @@ def check(
     Preflight
         Whether every source opens, rates hold within 5 %, nothing is missing, recorders
         are at most 0.5 s behind, the disk lasts as long as the rig expects, and each of
-        its alarms could be told a test message.
+        its alarms could be told a test message. Of other hosts, before that: whether
+        they are listed and answer, this one may run or read there, modules are listed,
+        clocks are known, and there is a disk to record on.
 
     Raises
     ------
@@ -106,13 +115,22 @@ def check(
     where = Path(tempfile.mkdtemp(prefix=".ataraxis-check-", dir=directory))
     ends = until or Latch()
     try:
-        context = Context.of(place)
-        told, failed = _test_alarms(rig, context, ends)
+        told, failed = _test_alarms(rig, Context.of(place), ends)
         # In the test no event is told.
         quiet = replace(rig, alarms=[], heartbeat=None)
-        found = _tried(quiet, soak, context, where, ends, release)
+        hosts = HostsCheck()
+        if rig.is_placed:
+            hosts = check_hosts(quiet, Context.of(context))
+            quiet = hosts.rig or quiet
+        if hosts.problems or hosts.sources:
+            found = _refused(quiet, hosts, where)
+        else:
+            inside = Context.of(context if rig.is_placed else place)
+            found = _tried(quiet, soak, inside, where, ends, release, hosts)
         return replace(
-            found, problems=found.problems + failed, notes=found.notes + told
+            found,
+            problems=found.problems + failed,
+            notes=(*hosts.notes, *found.notes, *told),
         )
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -143,14 +161,15 @@ def _tried(
     where: Path,
     until: Latch,
     release: Latch | None,
+    hosts: HostsCheck,
 ) -> Preflight:
     problems: list[str] = []
     rates: dict[str, tuple[float, float]] = {}
     declared: dict[str, float | None] = {}
     failed = "", ""
-    session = Session("check", directory=where, context=context)
+    session, run = Session("check", directory=where, context=context), None
     try:
-        run = session.start(rig, until)
+        run = session.start(rig, until, is_test=True)
         declared = {name: _declared(name, context) for name in rig.sources}
         until.wait(min(soak * 0.1, 1.0))  # until all sources send
         began = time.monotonic()
@@ -172,7 +191,8 @@ def _tried(
     for name in rig.sources:
         rate, bytes_hz = rates.get(name, (0.0, 0.0))
         found = next((s for s in verdict.streams if s.name == name), None)
-        if found is not None and found.rate_hz is not None and rate:
+        is_seen = rate or (found is not None and found.host)
+        if found is not None and found.rate_hz is not None and is_seen:
             rate = found.rate_hz  # as recorded: frames may be sent in bursts
         result = StreamCheck(
             name, rate, declared.get(name), bytes_hz,
@@ -183,7 +203,7 @@ def _tried(
             others = f"not checked to the end: source {failed[0]!r} failed"
             problem = failed[1] if name == failed[0] else others
         streams.append(replace(result, problem=problem))
-    total = sum(s.bytes_hz for s in streams if s.stream in rig.recorded)
+    total = sum(s.bytes_hz for s in streams if s.stream in rig.recorded_here)
     free = shutil.disk_usage(where).free
     lasts = free / total if total else float("inf")
     if lasts < rig.expected_s:
@@ -191,11 +211,43 @@ def _tried(
             f"the disk lasts {lasts:.0f} s at this rate and {rig.expected_s:.0f} s are "
             "expected: free space"
         )
+    if run is not None:
+        problems += _short_disks(rig, run.bytes_elsewhere, hosts, verdict.duration_s)
     if not failed[0]:
         problems += verdict.notes
     caution = caution_of(where.parent)
     notes = (caution,) if caution else ()
     return Preflight(tuple(streams), lasts, tuple(problems), notes)
+
+
+def _short_disks(
+    rig: Rig, nbytes: dict[str, int], hosts: HostsCheck, seconds: float
+) -> list[str]:
+    """Return which disks of other hosts are full before the rig's time is over."""
+    found = []
+    for host, written in nbytes.items():
+        lasts = hosts.free.get(host, 0) * seconds / max(written, 1)
+        if lasts < rig.expected_s:
+            found.append(
+                f"the disk of host {host!r} lasts {lasts:.0f} s at this rate and "
+                f"{rig.expected_s:.0f} s are expected: free space there"
+            )
+    return found
+
+
+def _refused(rig: Rig, hosts: HostsCheck, where: Path) -> Preflight:
+    """Return the result of a rig that other hosts would not run."""
+    streams = tuple(
+        StreamCheck(
+            name, 0.0, None, 0.0, 0, 0.0,
+            hosts.sources.get(name, "not checked: another host does not do its part"),
+        )
+        for name in rig.sources
+    )  # fmt: skip
+    caution = caution_of(where.parent)
+    return Preflight(
+        streams, float("inf"), tuple(hosts.problems), (caution,) if caution else ()
+    )
 
 
 def _sent(rig: Rig, context: Context) -> dict[str, tuple[int, int]]:

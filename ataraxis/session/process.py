@@ -31,6 +31,8 @@ _PAUSE_S = 0.5
 _LOOK_S = 0.05
 AWAY = "away"
 """Key of the line that a source prints when its device has gone away."""
+GO_ON = b"g"
+"""What a source reads that waits for its order to send."""
 
 
 class Program:
@@ -201,9 +203,22 @@ class Program:
             with contextlib.suppress(TimeoutError):
                 return self.process.wait(min(left, _LOOK_S) if hurry else left)
         self._note(f"{self.name!r} does not end: killed")
+        self.kill()
+        return self.process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def poll(self) -> int | None:
+        """Return its exit code; None: it runs."""
+        return self.process.poll()
+
+    def kill(self) -> None:
+        """Kill it; does not wait."""
         self.was_killed = True
         self.process.signal(signal.SIGKILL)
-        return self.process.wait()
 
     @property
     def is_closed(self) -> bool:
@@ -234,8 +249,8 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
 
     It ends with the source, with its standard input, or with the process that started
     it. The options are ``node``, ``stream``, ``attrs``, ``name``, ``samples``,
-    ``buffer_s``, ``patience_s``, ``context``; and ``readers``, the number that it waits
-    for first, for ``timeout_s``.
+    ``buffer_s``, ``patience_s``, ``context``; ``readers``, the number that it waits
+    for first, for ``timeout_s``; and ``is_ordered``: then it also waits for `GO_ON`.
     """
     with API() as api:
         address = options["node"], options["stream"], options["attrs"]
@@ -247,12 +262,14 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
             described, options["name"], samples=options["samples"],
             context=options["context"], **buffer,
         )  # fmt: skip
-        is_over = Latch()
+        is_over, goes = Latch(), Latch()
         producer.cancel_event = is_over
         # Before the waits for readers and for a device: they end, too.
-        Thread(_end_with_input, "ataraxis-input", (api, is_over)).start()
+        Thread(_end_with_input, "ataraxis-input", (api, is_over, goes)).start()
         with producer:
             producer.wait_for_subscribers(options["readers"], options["timeout_s"])
+            if options.get("is_ordered"):
+                goes.wait(options["timeout_s"])
             ack = api.proxy_live_stream(
                 *address, producer, patience=options["patience_s"]
             )
@@ -283,14 +300,19 @@ def _await_end(ack: StreamAck) -> End:
         was_away, times = bool(away), found
 
 
-def _end_with_input(api: API, is_over: Latch) -> None:
+def _end_with_input(api: API, is_over: Latch, goes: Latch) -> None:
     """End with standard input or the parent; by force after a while."""
-    parent = ProcessWatch.of_parent()
+    parent, stdin = ProcessWatch.of_parent(), sys.stdin.fileno()
     while not parent.is_gone():
-        is_readable = select.select([sys.stdin], [], [], LOOK_S)[0]
-        if is_readable and not sys.stdin.read(1):
+        if not select.select([stdin], [], [], LOOK_S)[0]:
+            continue
+        words = os.read(stdin, 64)
+        if not words:
             break
+        if GO_ON in words:
+            goes.set()
     is_over.set()
+    goes.set()
     api.stop()
     time.sleep(GRACE_S)  # a driver may never return
     os._exit(1)

@@ -15,6 +15,7 @@ from ataraxis.log.journal.page import files_of
 from ataraxis.log.recorder import Recorder
 from ataraxis.log.recovery import recover
 from ataraxis.session.directory import SessionFolder, SessionLog, SessionRecord
+from ataraxis.session.rig import Rig
 from ataraxis.session.verdict import StreamVerdict, Verdict, judge
 from ataraxis.shm.context import Context, ContextLike
 from ataraxis.stream.announcement import announced, sweep
@@ -118,7 +119,8 @@ def _finished(
         known.longest_lag = max(behind, default=0)
         try:
             with Recorder(name, folder.path, context=place, name=about.recorder) as one:
-                pass
+                for late in _rest_of_mirror(folder, name, place):
+                    known.doubt(late)
             frames[name] = one.statistics()[name].frames
             known.notes.append(f"{frames[name]} frames were written by recovery")
             log.write(f"recovery: {frames[name]} frames of {name!r} written")
@@ -129,13 +131,43 @@ def _finished(
     tracked += [StreamVerdict(name) for name in about.streams if name not in waiting]
     with suppress(FileNotFoundError):
         recover(folder.path)
-    verdict = judge(folder.path, about.clock, tracked=tracked, notes=[
-        "the process of the session was killed; recovery finished it"
-    ])  # fmt: skip
-    _doubt_the_rest(verdict, {*waiting, *about.ended, *_ended(folder.path)})
+    elsewhere = [
+        StreamVerdict(
+            name, host=where.partition(":")[0], path=where.partition(":")[2],
+            is_trusted=False, notes=[f"recorded elsewhere: its verdict is in {where}"],
+        )
+        for name, where in about.elsewhere.items()
+    ]  # fmt: skip
+    verdict = judge(
+        folder.path, about.clock, tracked=tracked, elsewhere=elsewhere,
+        notes=["the process of the session was killed; recovery finished it"],
+    )  # fmt: skip
+    known_ends = {*waiting, *about.ended, *about.elsewhere, *_ended(folder.path)}
+    _doubt_the_rest(verdict, known_ends)
     verdict.to_yaml(folder.verdict_path)
     log.write(f"recovery: session {about.name!r}: {verdict}")
     return FinishedSession(folder.path, frames, verdict, problem)
+
+
+def _rest_of_mirror(
+    folder: SessionFolder, name: str, context: Context | None
+) -> list[str]:
+    """Wait until a source of another host is here to its end, and end its mirror.
+
+    Returns why it is not. Its program was ended there with the rig's process; a ring
+    that was full has room again, now that it is recorded.
+    """
+    path = folder.path / "rig.yaml"
+    if context is None or not path.is_file():
+        return []
+    source = Rig.from_yaml(path).sources.get(name)
+    if source is None or source.host is None:
+        return []
+    from ataraxis.session.far_source import RigMirror
+
+    mirror = RigMirror(name, source.host, name, source.mirror, context)
+    late = mirror.finish("" if source.is_started else None)
+    return [late] if late else []
 
 
 def _ended(directory: Path) -> set[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import os
+import re
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ataraxis.config import YamlConfig
-from ataraxis.datamux.registry import BUILT_IN, check_options
+from ataraxis.datamux.registry import BUILT_IN, NODE_FILES, check_options
 from ataraxis.errors import ConfigError
 from ataraxis.session.alarms import RigAlarm, RigHeartbeat
 from ataraxis.session.events import EVENTS
@@ -56,6 +58,22 @@ class RigSource:
     pulses: RigPulses | None = field(
         default=None, metadata={"help": "a line that counts and times its frames"}
     )
+    host: str | None = field(
+        default=None, metadata={"help": "host of hosts.yaml that runs it, or has it"}
+    )
+    mirror: Literal["lossless", "latest", "none"] = field(
+        default="lossless",
+        metadata={"help": "which frames of another host's stream come here"},
+    )
+    away_s: float = field(
+        default=600.0,
+        metadata={"units": "s", "help": "on another host, it runs on alone so long"},
+    )
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the rig starts it; else it is a stream that its host has."""
+        return bool(self.node or self.command)
 
 
 @dataclass
@@ -63,12 +81,17 @@ class RigRecorder:
     """Streams that are recorded, and how durably."""
 
     streams: list[str] = field(
-        default_factory=list, metadata={"help": "empty: every source of the rig"}
+        default_factory=list,
+        metadata={"help": "empty: every source of the rig; or of its host"},
     )
     durability: Literal["os", "disk"] = "disk"
     process: bool = field(
         default=True,
         metadata={"help": "a separate process, restarted when it dies"},
+    )
+    host: str | None = field(
+        default=None,
+        metadata={"help": "host of hosts.yaml that records its own streams"},
     )
 
 
@@ -159,6 +182,49 @@ class Rig(YamlConfig):
         """Names of the streams to record, and how durably."""
         return {name: recorder.durability for name, recorder in self._recorder_of()}
 
+    @property
+    def recorded_here(self) -> list[str]:
+        """Names of the streams that no other host records."""
+        return [n for r, names in self.recordings() if r.host is None for n in names]
+
+    @property
+    def hosts(self) -> list[str]:
+        """Names of the hosts of its sources and recorders; others are this host's."""
+        found = [source.host for source in self.sources.values()]
+        found += [recorder.host for recorder in self.recorders]
+        return list(dict.fromkeys(host for host in found if host is not None))
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether a part of it is placed on a host, so that it needs an agent."""
+        steps = [step for pipe in self.pipes.values() for step in pipe.steps]
+        return bool(self.hosts) or any(
+            step.host is not None or step.tag is not None for step in steps
+        )
+
+    def on(self, me: str) -> Rig:
+        """Return the rig as a host of its runs it: what is on that is local.
+
+        Raises `ConfigError` if a stream of that host should get another name.
+        """
+        for name, source in self.sources.items():
+            if source.host == me and not source.is_started and source.stream != name:
+                raise ConfigError(
+                    f"sources.{name}: host {me!r} is this one, where its stream "
+                    f"{source.stream!r} keeps its name: name the source so"
+                )
+        sources = {
+            name: replace(source, host=None) if source.host == me else source
+            for name, source in self.sources.items()
+            if source.host != me or source.is_started
+        }
+        recorders = []
+        for recorder, names in self.recordings():
+            is_mine = recorder.host in (None, me)
+            host = None if is_mine else recorder.host
+            recorders.append(replace(recorder, host=host, streams=names))
+        return replace(self, sources=sources, recorders=recorders)
+
     def recordings(self) -> list[tuple[RigRecorder, list[str]]]:
         """Return the recorders, each with the names of its streams."""
         found = dict(self._recorder_of())
@@ -172,8 +238,20 @@ class Rig(YamlConfig):
         return [
             (name, recorder)
             for recorder in self.recorders
-            for name in recorder.streams or self.sources
+            for name in recorder.streams or self._all_of(recorder)
         ]
+
+    def _all_of(self, recorder: RigRecorder) -> list[str]:
+        """Return what a recorder without a list records."""
+        if recorder.host is not None:
+            return [n for n, s in self.sources.items() if s.host == recorder.host]
+        away = {
+            name
+            for other in self.recorders
+            if other.host is not None
+            for name in other.streams or self._all_of(other)
+        }
+        return [name for name in self.sources if name not in away]
 
     def problems(self) -> list[str]:
         """Return contradictions; streams of other programs may be named."""
@@ -198,6 +276,7 @@ class Rig(YamlConfig):
             ]
         for name, source in self.sources.items():
             found += _problems_of(name, source)
+        found += self._problems_of_places()
         found += [
             f"viewers.{name}: its command is empty"
             for name, viewer in self.viewers.items()
@@ -211,6 +290,66 @@ class Rig(YamlConfig):
                     "output's log needs it"
                 )
         return found
+
+    def _problems_of_places(self) -> list[str]:
+        """Return what is wrong with what is mirrored, and what is recorded where."""
+        found = []
+        named: dict[str, set[str | None]] = {}
+        for recorder in self.recorders:
+            for name in recorder.streams:
+                named.setdefault(name, set()).add(recorder.host)
+                source = self.sources.get(name)
+                if recorder.host is None or source is None:
+                    continue
+                if source.host != recorder.host:
+                    found.append(
+                        f"recorders: host {recorder.host!r} records its own streams, "
+                        f"and source {name!r} is on "
+                        + (f"host {source.host!r}" if source.host else "this one")
+                        + ": give that recorder the host of its sources, or none"
+                    )
+                elif not source.is_started and source.stream != name:
+                    found.append(
+                        f"recorders: {name!r} is the stream {source.stream!r} on host "
+                        f"{source.host!r}: name it so in both places"
+                    )
+        found += [
+            f"recorders: {name!r} is recorded on several hosts: name it once"
+            for name, hosts in named.items()
+            if len(hosts) > 1
+        ]
+        reads = [(name, "a recorder") for name in self.recorded_here]
+        reads += [(p.stream, f"pipe {name!r}") for name, p in self.pipes.items()]
+        for name, who in reads:
+            source = self.sources.get(name)
+            if source is not None and source.host and source.mirror != "lossless":
+                found.append(
+                    f"sources.{name}.mirror: {source.mirror}: {who} here needs every "
+                    "frame: leave it out, or give that the host of the source"
+                )
+        return found
+
+
+_PYTHON = re.compile(r"python(3(\.\d+)?)?")
+
+
+def module_of(command: list[str]) -> tuple[str, list[str]]:
+    """Return module and arguments of a command ``[python, -m, MODULE, ...]``.
+
+    Raises `ValueError` if it is another one.
+
+    Examples
+    --------
+    >>> module_of(["python", "-m", "mylab.camera", "--gain", "3"])
+    ('mylab.camera', ['--gain', '3'])
+    """
+    is_python = bool(command) and _PYTHON.fullmatch(os.path.basename(command[0]))
+    if is_python and len(command) > 2 and command[1] == "-m":
+        return command[2], command[3:]
+    raise ValueError(
+        f"{' '.join(command)!r} is not 'python -m MODULE ...': another host runs "
+        "modules only, which its hosts.yaml must list"
+    )
 
 
 def _problems_of_output(name: str, output: RigOutput) -> list[str]:
@@ -243,10 +382,30 @@ def _problems_of_output(name: str, output: RigOutput) -> list[str]:
 def _problems_of(name: str, source: RigSource) -> list[str]:
     """Return what is wrong with a source, as far as known without opening it."""
     where = f"sources.{name}"
+    if source.host is None and source.mirror != "lossless":
+        return [f"{where}.mirror: only the stream of another host is mirrored"]
+    if source.host is not None and not 1 <= source.away_s <= 86400:
+        return [f"{where}.away_s: must be 1 to 86400 s, got {source.away_s!r}"]
     if source.command:
         if source.node or source.stream or source.attrs:
             return [f"{where}: give command, or node, stream and attrs, not both"]
+        if source.host is not None:
+            try:
+                module_of(source.command)
+            except ValueError as error:
+                return [f"{where}.command: {error}"]
         return []
+    if source.host is not None and source.stream and not source.node:
+        if source.attrs:
+            return [f"{where}: attrs are for a node: the stream is there already"]
+        if source.mirror == "none":
+            return [f"{where}.mirror: none: nothing starts it, and nothing reads it"]
+        return []
+    if source.host is not None and source.node.endswith(NODE_FILES):
+        return [
+            f"{where}.node: {source.node!r} is a file here: put it into the catalog of "
+            f"host {source.host!r}, and give its id"
+        ]
     if not source.node or not source.stream:
         return [f"{where}: node and stream, or a command, are missing"]
     scheme = urlsplit(source.node).scheme or source.node

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from ataraxis.datamux.catalog import Catalog
 from ataraxis.datamux.registry import NODE_FILES
@@ -23,10 +23,17 @@ from ataraxis.session.alarms import RigAlarm, RigHeartbeat
 from ataraxis.session.output_run import OutputProcess
 from ataraxis.session.process import AWAY, Program
 from ataraxis.session.rig import Rig, RigPipe, RigSource
+from ataraxis.session.stream_recorder import SessionLoss
+from ataraxis.session.verdict import StreamVerdict
 from ataraxis.shm.context import Context
 from ataraxis.shm.thread import Latch
 from ataraxis.stream import Consumer
 from ataraxis.stream.inspector import Inspector
+
+if TYPE_CHECKING:  # they import the cluster, which few rigs need
+    from ataraxis.session.far_program import FarHost
+    from ataraxis.session.far_recorder import FarRecorder
+    from ataraxis.session.far_source import FarSource
 
 START_S = 60.0
 _LOOK_S = 0.05
@@ -36,6 +43,11 @@ class RigHost(Protocol):
     """The session that a rig runs in: it records streams and keeps the log."""
 
     context: Context
+    name: str
+
+    @property
+    def subject(self) -> str:
+        """Subject of the recording."""
 
     @property
     def directory(self) -> Path:
@@ -51,6 +63,15 @@ class RigHost(Protocol):
 
     def note(self, text: str) -> None:
         """Write a line into the session's log."""
+
+    def keep_place(self, streams: Sequence[str], host: str, path: str) -> None:
+        """Note which host records streams, and where; see `Session.keep_place`."""
+
+    def add_verdicts(self, verdicts: Sequence[StreamVerdict]) -> None:
+        """Add the verdicts of streams that another host has recorded."""
+
+    def lose(self, loss: SessionLoss) -> None:
+        """Tell those who want to be told of a loss of a recorder elsewhere."""
 
     def event(self, name: str, /, **data: Any) -> int:
         """Record an event; see `Session.event`."""
@@ -71,9 +92,11 @@ class RigRun:
     """The outputs, sources, pipes and viewers of a rig; made by `Session.start`.
 
     Once `until` is set, `wait` ends, and so does the wait for a source. Raises
-    `ConfigError` if the rig contradicts itself, before anything was started;
-    `SourceFailed` if a source gave no stream, `OutputError` if an output could not be
-    made safe: what was started was ended.
+    `ConfigError` if the rig contradicts itself, `HostUnavailable` if a part of it is
+    placed on a host and no agent runs here, before anything was started;
+    `SourceFailed` if a source gave no stream, or its host does not run it,
+    `OutputError` if an output could not be made safe: what was started was ended.
+    With `is_test`, other hosts remove what they have recorded.
     """
 
     def __init__(
@@ -81,6 +104,8 @@ class RigRun:
         session: RigHost,
         rig: Rig | str | os.PathLike[str],
         until: Latch | None = None,
+        *,
+        is_test: bool = False,
     ) -> None:
         self._until = until or Latch()
         self._folder: Path | None = None
@@ -99,22 +124,35 @@ class RigRun:
             for name, pipe in self.rig.pipes.items()
         }
         self._session = session
-        self._programs: list[Program] = []
+        self._is_test = is_test
+        kept = self.rig
+        if self.rig.hosts:
+            from ataraxis.session.far_program import name_of_this_host
+
+            self.rig = self.rig.on(name_of_this_host(session.context))
+        self._far_hosts: dict[str, FarHost] = {}
+        self._far_recorders: list[FarRecorder] = []
+        self._programs: list[Program | FarSource] = []
         self._outputs: list[OutputProcess] = []
         self._pipes: list[tuple[str, Any, Consumer]] = []
         self._clusters: dict[str, Any] = {}
         self._read: dict[str, tuple[int, int]] = {}
-        self._is_over = False
+        self._is_over = self._is_started = False
         self.reports: dict[str, dict[str, Any]] = {}
         """Report of each source that has ended, such as `samples`."""
-        self.rig.to_yaml(session.directory / "rig.yaml")
+        kept.to_yaml(session.directory / "rig.yaml")
         try:
             if self.rig.alarms or self.rig.heartbeat:
                 session.add_alarms(self.rig.alarms, self.rig.heartbeat)
             for recorder, names in self.rig.recordings():
-                session.record(
-                    *names, durability=recorder.durability, process=recorder.process
-                )
+                if recorder.host is None:
+                    session.record(
+                        *names, durability=recorder.durability, process=recorder.process
+                    )
+                else:
+                    self._start_recorder(recorder.host, names, recorder.durability)
+            for far in self._far_recorders:
+                self._await_recorder(far)
             self._start_outputs()
             for name in self.rig.sources:
                 self._programs.append(self._source(name))
@@ -128,9 +166,71 @@ class RigRun:
                 context, note = str(session.context.path), session.note
                 program = Program(name, viewer.command, context, note, is_viewer=True)
                 self._programs.append(program)
+            self._is_started = True
         except BaseException:
             self.stop()
             raise
+
+    # ---- what other hosts do
+
+    def _far_host(self, name: str) -> FarHost:
+        from ataraxis.session.far_program import FarHost
+
+        if name not in self._far_hosts:
+            context, note = self._session.context, self._session.note
+            self._far_hosts[name] = FarHost(name, context, note)
+        return self._far_hosts[name]
+
+    def _start_recorder(self, host: str, names: list[str], durability: str) -> None:
+        from ataraxis.session.far_recorder import FarRecorder
+
+        session, first = self._session, names[0] if len(names) == 1 else ""
+        away = [s.away_s for n, s in self.rig.sources.items() if n in names]
+        try:
+            recorder = FarRecorder(
+                self._far_host(host), session.name, session.subject, names, durability,
+                max(away, default=RigSource.away_s), on_loss=session.lose,
+                on_failure=partial(session.alarm, "recorder_down", first),
+                is_test=self._is_test,
+            )  # fmt: skip
+        except (AtaraxisError, OSError) as error:
+            self._refuse(names[0], f"cannot be recorded on host {host!r}", error)
+        self._far_recorders.append(recorder)
+
+    def _await_recorder(self, recorder: FarRecorder) -> None:
+        from ataraxis.session.far_recorder import wait_until_ready
+
+        why = wait_until_ready(recorder, START_S, self._until)
+        if why:
+            host = recorder.host.host
+            self._fail(recorder.streams[0], f"is not recorded: host {host!r} {why}")
+        host = recorder.host.host
+        self._session.keep_place(recorder.streams, host, recorder.path)
+
+    def _far_source(self, name: str, source: RigSource, host: str) -> FarSource:
+        from ataraxis.session.far_source import FarSource
+
+        there = sum(name in recorder.streams for recorder in self._far_recorders)
+        options = {
+            "node": source.node, "stream": source.stream, "attrs": source.attrs,
+            "name": name, "samples": source.samples, "buffer_s": source.buffer_s,
+            "patience_s": source.patience_s, "timeout_s": START_S,
+            # The mirror, and a recorder there; then it waits for the readers here.
+            "readers": there + (source.mirror != "none"), "is_ordered": True,
+        }  # fmt: skip
+        try:
+            return FarSource(
+                name, source, self._far_host(host), self._session.context, options,
+                partial(self._session.alarm, "source_lost", name),
+            )  # fmt: skip
+        except (AtaraxisError, OSError) as error:
+            self._refuse(name, f"cannot run on host {host!r}", error)
+
+    def _refuse(self, name: str, what: str, error: Exception) -> NoReturn:
+        """Raise `SourceFailed`: another host does not do what it should."""
+        failed = SourceFailed(f"source {name!r} {what}: {error}")
+        failed.source = name
+        raise failed from error
 
     def _start_outputs(self) -> None:
         """Start them first: the other programs may order."""
@@ -158,8 +258,10 @@ class RigRun:
             shutil.copyfile(file, self._session.directory / file.name)
         return str(path) if file == path else source.node
 
-    def _source(self, name: str) -> Program:
+    def _source(self, name: str) -> Program | FarSource:
         source, note = self.rig.sources[name], self._session.note
+        if source.host is not None:
+            return self._far_source(name, source, source.host)
         context = str(self._session.context.path)
         alarm = partial(self._session.alarm, "source_lost", name)
         if source.command:
@@ -181,38 +283,58 @@ class RigRun:
         """Wait until a source has made its stream."""
         program = next(p for p in self._programs if p.name == name)
         deadline = time.monotonic() + START_S
-        while True:
-            try:
-                Inspector(name, self._session.context)
-                return
-            except FileNotFoundError:
-                pass
-            code = program.process.poll()
+        while not self._is_here(program):
+            code = program.poll()
             after = time.monotonic() - (deadline - START_S)
             if code is not None:
                 output = program.last_output() or "it printed nothing"
                 self._fail(
                     name, f"ended after {after:.1f} s, exit code {code}: {output}"
                 )
+            if not isinstance(program, Program) and program.first_failure:
+                where = f"on host {program.host.host!r}"
+                self._fail(name, f"failed {where}: {program.first_failure}")
             if after > START_S:
-                self._fail(name, f"gave no stream within {START_S:g} s")
+                why = "" if isinstance(program, Program) else program.why_not_here()
+                told = f": {why}" if why else ""
+                self._fail(name, f"gave no stream within {START_S:g} s{told}")
             if self._until.wait(_LOOK_S):
                 raise AtaraxisError(f"ended before source {name!r} gave its stream")
 
+    def _is_here(self, program: Program | FarSource) -> bool:
+        """Return whether the stream of a source exists."""
+        if not isinstance(program, Program):
+            try:
+                return program.is_here
+            except AtaraxisError as error:
+                self._refuse(program.name, "cannot be read", error)
+        try:
+            Inspector(program.name, self._session.context)
+        except FileNotFoundError:
+            return False
+        return True
+
     def _readers(self, name: str) -> int:
-        """Return how many readers a source waits for before it sends."""
+        """Return how many readers here a source waits for before it sends."""
         piped = sum(pipe.stream == name for pipe in self.rig.pipes.values())
-        return (name in self.rig.recorded) + piped
+        return (name in self.rig.recorded_here) + piped
 
     def _await_readers(self, name: str) -> None:
         """Wait until a source has its readers: from then on it runs."""
-        deadline = time.monotonic() + START_S
         program = next(p for p in self._programs if p.name == name)
+        self._await_readers_of(program)
+        if not isinstance(program, Program):
+            program.go()
+
+    def _await_readers_of(self, program: Program | FarSource) -> None:
+        name, deadline = program.name, time.monotonic() + START_S
+        if not self._readers(name):
+            return
         try:
             look = Inspector(name, self._session.context).statistics
         except FileNotFoundError:
             return  # it has ended already
-        while program.process.poll() is None and time.monotonic() < deadline:
+        while program.poll() is None and time.monotonic() < deadline:
             try:
                 there = [r for r in look().readers if not r.is_viewer]
                 if len(there) >= self._readers(name):
@@ -264,9 +386,24 @@ class RigRun:
 
     @property
     def programs(self) -> dict[str, int]:
-        """Process ids of outputs, sources and viewers."""
+        """Process ids of outputs, sources and viewers of this host."""
         programs = [*(o.program for o in self._outputs), *self._programs]
-        return {program.name: program.process.pid for program in programs}
+        return {p.name: p.pid for p in programs if isinstance(p, Program)}
+
+    @property
+    def elsewhere(self) -> dict[str, tuple[str, int]]:
+        """Host and process id there of sources, and of recorders, on other hosts."""
+        far = [p for p in self._programs if not isinstance(p, Program)]
+        found = {p.name: (p.host.host, p.pid) for p in far}
+        for recorder in self._far_recorders:
+            program = recorder.program
+            found[program.name] = (recorder.host.host, program.pid)
+        return found
+
+    @property
+    def bytes_elsewhere(self) -> dict[str, int]:
+        """Bytes that each host has recorded for the rig, once it has ended."""
+        return {r.host.host: r.nbytes for r in self._far_recorders}
 
     def look(self) -> bool:
         """Restart what failed; return whether a source still runs."""
@@ -284,8 +421,8 @@ class RigRun:
         if self.rig.sources[name].command or program.is_closed:
             return
         pid, read = self._read.get(name, (0, 0))
-        if pid != program.process.pid:
-            pid, read = program.process.pid, 0
+        if pid != program.pid:
+            pid, read = program.pid, 0
         output = program.output(read)
         whole = output[: output.rfind(b"\n") + 1]
         self._read[name] = pid, read + len(whole)
@@ -320,6 +457,8 @@ class RigRun:
         sources = [p for p in self._programs if not p.is_viewer]
         for program in sources:
             program.request_end()
+            if not isinstance(program, Program) and not self._is_started:
+                program.give_up()
         for program in sources:
             if program.is_closed:
                 continue
@@ -333,6 +472,7 @@ class RigRun:
                     f"source {program.name!r} failed and was started again, "
                     f"{program.restarts} times"
                 )
+        self._end_recorders(hurry)
         for name, run, reader in self._pipes:
             self._end_pipe(name, run, reader, hurry)
         while self._clusters:
@@ -344,7 +484,21 @@ class RigRun:
                 program.end()
         for output in self._outputs:
             output.finish(hurry)
+        for host in self._far_hosts.values():
+            host.close()
         self._is_over = True
+
+    def _end_recorders(self, hurry: Latch | None) -> None:
+        """End the recorders on other hosts, and take their verdicts."""
+        for recorder in self._far_recorders:
+            recorder.program.request_end()
+        for recorder in self._far_recorders:
+            if recorder.program.is_closed:
+                continue
+            recorder.finish(hurry)
+            self._session.add_verdicts(recorder.verdicts())
+            for why in recorder.doubts:
+                self._session.doubt(f"recorder on host {recorder.host.host!r}: {why}")
 
     def _end_pipe(
         self, name: str, run: Any, reader: Consumer, hurry: Latch | None
@@ -361,7 +515,9 @@ class RigRun:
         """Remove streams of sources that were killed, if they have no reader."""
         context = self._session.context
         for program in self._programs:
-            if not program.was_killed or program.is_viewer:
+            if not program.was_killed or not isinstance(program, Program):
+                continue
+            if program.is_viewer:
                 continue
             with contextlib.suppress(OSError, AtaraxisError):
                 found = Inspector(program.name, context).statistics()
@@ -384,7 +540,7 @@ def _wait_for(run: Any, hurry: Latch | None) -> None:
                 raise TimeoutError("it did not run dry, and was ended") from None
 
 
-def _report(program: Program) -> dict[str, Any]:
+def _report(program: Program | FarSource) -> dict[str, Any]:
     """Return the last line that a source printed; empty if it is not a report."""
     lines = program.output().splitlines()
     try:

@@ -112,6 +112,7 @@ class Session:
         self._runs: list[RigRun] = []
         self._alarms: list[AlarmRun] = []
         self._doubts: list[str] = []
+        self._elsewhere: list[StreamVerdict] = []
         self._lock = threading.RLock()
         self._is_over = Latch()
         refuse_a_second(self.name, self.context)
@@ -275,6 +276,30 @@ class Session:
             except OSError as error:  # recovery reads the journal's end instead
                 self._log.write(f"session.yaml cannot be written: {error}")
 
+    @property
+    def subject(self) -> str:
+        """Subject of the recording."""
+        return self._about.subject
+
+    def keep_place(self, streams: Sequence[str], host: str, path: str) -> None:
+        """Note in session.yaml which host records streams, and where."""
+        with self._lock:
+            self._about.elsewhere.update(dict.fromkeys(streams, f"{host}:{path}"))
+            self._about.to_yaml(self._folder.record_path)
+        self._log.write(f"host {host!r} records {', '.join(streams)} in {path}")
+
+    def add_verdicts(self, verdicts: Sequence[StreamVerdict]) -> None:
+        """Add the verdicts of streams that another host has recorded."""
+        self._elsewhere += verdicts
+
+    def lose(self, loss: SessionLoss) -> None:
+        """Tell those who want to be told of a loss; of a recorder elsewhere."""
+        self._log.write(
+            f"LOST {loss.count} frames of {loss.stream!r} at {loss.first}: "
+            f"{loss.reason}"
+        )
+        self._lose(loss)
+
     def event(self, name: str, /, *, time_ns: int | None = None, **data: Any) -> int:
         """Record an event.
 
@@ -351,21 +376,30 @@ class Session:
     # ---- a rig
 
     def start(
-        self, rig: Rig | str | os.PathLike[str], until: Latch | None = None
+        self,
+        rig: Rig | str | os.PathLike[str],
+        until: Latch | None = None,
+        *,
+        is_test: bool = False,
     ) -> RigRun:
         """Start the sources, pipes and viewers of a rig, and record its streams.
 
-        Once `until` is set, for example by a signal handler, its waits end.
+        Once `until` is set, for example by a signal handler, its waits end. With
+        `is_test`, other hosts remove what they have recorded.
 
         Raises
         ------
         ConfigError
             The file is not valid, or the rig contradicts itself; nothing was started.
+        HostUnavailable
+            A part of it is placed on a host, and no agent runs here.
+        SourceFailed
+            A source gave no stream, or its host does not run it.
         """
         from ataraxis.session.rig_run import RigRun
 
         self._check()
-        run = RigRun(self, rig, until)
+        run = RigRun(self, rig, until, is_test=is_test)
         self._runs.append(run)
         return run
 
@@ -452,7 +486,7 @@ class Session:
         not_told = [text for alarms in self._alarms for text in alarms.finish(release)]
         verdict = judge(
             self.directory, self._about.clock, tracked=tracked, doubts=self._doubts,
-            notes=not_told, ended_ns=ended,
+            notes=not_told, elsewhere=self._elsewhere, ended_ns=ended,
         )  # fmt: skip
         try:
             verdict.to_yaml(self._folder.verdict_path)

@@ -72,6 +72,10 @@ class StreamVerdict:
     clock_bound_us: float | None = field(
         default=None, metadata={"units": "us", "help": "largest error of fitted times"}
     )
+    host: str = field(
+        default="", metadata={"help": "host that recorded it; empty: this one"}
+    )
+    path: str = field(default="", metadata={"help": "directory on that host"})
     is_trusted: bool = True
     notes: list[str] = field(default_factory=list)
 
@@ -154,6 +158,7 @@ def judge(
     tracked: Iterable[StreamVerdict] = (),
     doubts: Iterable[str] = (),
     notes: Iterable[str] = (),
+    elsewhere: Iterable[StreamVerdict] = (),
     ended_ns: int | None = None,
 ) -> Verdict:
     """Count every entry of a session, and decide what may be trusted.
@@ -170,6 +175,8 @@ def judge(
         never written.
     doubts, notes : iterable of str
         Of the session as a whole; a doubt is a reason not to trust it.
+    elsewhere : iterable of StreamVerdict
+        Verdicts of streams that other hosts have recorded and judged.
     ended_ns : int, optional
         When it ended, monotonic ns; by default now.
 
@@ -210,6 +217,7 @@ def judge(
         if name in found:
             found[name].note(text)
     notes = [*notes, *_add_clocks(directory, found, lines)]
+    found.update((stream.name, stream) for stream in elsewhere)
     problems = report.problems
     doubted = [*doubts, *(str(p) for p in problems if not _is_cut(p))]
     if report.unknown:

@@ -29,6 +29,7 @@ class Lab:
         self.mirrors: dict[str, list[StandingMirror]] = {}
         self.modules: dict[str, list[str]] = {}
         self.tags: dict[str, list[str]] = {}
+        self.sessions: dict[str, str] = {}
 
     def hosts(self, name: str) -> Hosts:
         """What the file of a host states."""
@@ -41,6 +42,7 @@ class Lab:
         made.mirrors = self.mirrors.get(name, [])
         made.may = self.may.get(name, {})  # type: ignore[assignment]
         made.modules = self.modules.get(name, [])
+        made.sessions = self.sessions.get(name, "")
         return made
 
     def start(self, name: str) -> Agent:
