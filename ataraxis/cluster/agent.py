@@ -645,7 +645,7 @@ class Agent:
             case "forget":
                 return self._forget(str(asked["host"]))
             case "program":
-                contact = self._contact(str(asked["host"]))
+                contact = self.contact(str(asked["host"]))
                 return self._programs.forward(contact, asked, visit)
             case "keeper":
                 return self._programs.take(asked, visit)
