@@ -276,7 +276,7 @@ class HostContact:
             talk.session.is_timing = self._holds > 0 or now - began < _CALL_S
             if self._is_kept and now - told >= STAY_S:
                 told = now
-                talk.send(Ask(0, STAY))  # its answer is no news
+                talk.send(Ask(0, STAY))  # its answer tells nothing
             talk.send()
             talk.receive(talk.wait_time(now))
             for message in talk.messages():

@@ -618,7 +618,7 @@ class PipeLab:
         self.links: list[Link] = []
         self.silent: set[tuple[str, str]] = set()
         self.bad: list[str] = []
-        self.values = values
+        self.values, self.is_calm = values, False
         self.home = SimHost(self, "home", is_home=True)
         self.hosts: list[SimHost] = []
         self.results: dict[int, set[int]] = {}

@@ -517,7 +517,7 @@ def test_a_lossy_mirror_holds_nothing_and_is_told_what_it_missed() -> None:
     assert numbers == list(range(len(numbers)))
     assert rig.outlet.store.held == 0  # type: ignore[union-attr]
     kept = rig.outlet.store
-    kept.first = kept.next = 10  # type: ignore[union-attr]
+    kept.numbers, kept.next = [], 10  # type: ignore[union-attr]
     rig.ring.head, rig.ring.tail = 12, 10
     rig.ring.frames = {k: frame_of("id", k) for k in (10, 11)}
     link.ack(ack(link.sent), rig.now)

@@ -71,7 +71,7 @@ def pull_cables(lab: Lab, chance: random.Random, seconds: float) -> int:
 
 
 def judge(stations: dict[str, Program]) -> int:
-    """Every reader has had every number of its stream once, in order; how many."""
+    """Every reader has received every number of its stream once, in order; how many."""
     sent = {name: one.status()["sent"] for name, one in stations.items()}
     total = 0
     for name, one in stations.items():
