@@ -480,6 +480,7 @@ class StreamOutlet:
         """Go on without a ring whose words are damaged: what it had is told as lost."""
         self.end(has_died=True, why="the memory of its ring is damaged")
         self._events.append(f"the ring of {self.stream!r} is damaged: it is not read")
+        self._lapses.append((self._first, self.next))
         self.store = None
 
     def end(self, *, has_died: bool = False, why: str = "") -> None:
@@ -748,7 +749,7 @@ class StreamOutlet:
 
     def _lost(self, link: OutletLink, state: _MirrorState, until: int) -> None:
         """Tell that the frames before a number will not follow."""
-        if self._is_hole(link.sent, until):
+        if self._is_hole(state, link.sent, until):
             why = "these numbers had no frame"
             link.push(FramesLost(link.sent, until - link.sent, why, is_skipped=True))
             link.sent = until
@@ -767,12 +768,16 @@ class StreamOutlet:
             state.needs = until
             self.store.release(until)
 
-    def _is_hole(self, first: int, end: int) -> bool:
-        """Whether numbers never had a frame; False if it is not known."""
+    def _is_hole(self, state: _MirrorState, first: int, end: int) -> bool:
+        """Whether numbers never had a frame; False if it is not known.
+
+        What an agent before has dropped is not known. It has dropped nothing that a
+        mirror needs for which the producer waits.
+        """
         return (
             self.has_holes
             and self.is_lossless
-            and first >= self._whole_from
+            and (first >= self._whole_from or state.on_spool_full == "wait")
             and not any(a < end and first < b for a, b in self._lapses)
         )
 

@@ -505,6 +505,18 @@ def test_what_a_full_disk_could_not_note_is_noted_later() -> None:
     assert new.make().mirrors == (GPU,)
 
 
+def test_frames_of_a_damaged_ring_are_lost_and_not_holes() -> None:
+    rig = Rig()
+    rig.outlet.has_holes = True
+    link = rig.want()
+    rig.send(4)
+    rig.outlet._damaged()
+    messages, after = rig.receive(link)
+    [lost] = [m for m in messages if isinstance(m, FramesLost)]
+    assert not lost.is_skipped
+    assert (lost.first, lost.count, after) == (0, 4, [])
+
+
 # ---- mirrors that may lose
 
 

@@ -110,7 +110,7 @@ class CountsSent(StreamOutlet):
 class TakesLossesForHoles(StreamOutlet):
     """Tells lost frames of a shared stream as numbers that never had one."""
 
-    def _is_hole(self, first: int, end: int) -> bool:
+    def _is_hole(self, state: Any, first: int, end: int) -> bool:
         return self.has_holes
 
 
