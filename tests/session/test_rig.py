@@ -66,7 +66,7 @@ def test_a_source_that_is_not_there_ends_the_rig(tmp_path: Path) -> None:
 def test_a_rig_is_run_recorded_and_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", f"{PATH}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PYTHONPATH", PATH)
     rig = Rig(
         {"probe": PROBE, "camera": RigSource("sim", "camera")},
         pipes={

@@ -32,7 +32,7 @@ STEP = RigStep("peak", "workers_session:peak")
 
 @pytest.fixture
 def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    monkeypatch.setenv("PYTHONPATH", f"{PATH}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PYTHONPATH", PATH)
     with lab("acq", "gpu", modules=[SIM, "workers_session", "far_camera"]) as made:
         yield made
         # Keepers end as soon as they are forgotten.
