@@ -16,6 +16,7 @@ from ataraxis.clock._host import (
     Anchor,
     Offset,
     boot_id,
+    boottime,
     now_ns,
 )
 from ataraxis.clock._offsets import fit_offsets
@@ -36,6 +37,7 @@ __all__ = [
     "FitSegment",
     "Offset",
     "boot_id",
+    "boottime",
     "convert_in_order",
     "fit_arrivals",
     "fit_offsets",

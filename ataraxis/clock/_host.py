@@ -265,6 +265,11 @@ class Offset:
         return local_ns + self.offset_ns + moved
 
 
+def boottime() -> float:
+    """Return the time since boot, s, which goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def boot_id() -> str:
     """Return the identity of this boot; empty if unknown."""
     try:

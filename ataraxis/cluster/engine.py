@@ -17,20 +17,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from ataraxis import errors
-from ataraxis.clock import boot_id, now_ns
+from ataraxis.clock import boot_id, boottime, now_ns
 from ataraxis.cluster.board_words import BoardWords, write_words
 from ataraxis.cluster.control import DIAL_S
 from ataraxis.cluster.dispatch import Dispatch, DispatchLine
 from ataraxis.cluster.door import AgentClient
 from ataraxis.cluster.edges import EdgePlan
 from ataraxis.cluster.status import HostState, host_states
-from ataraxis.cluster.workers import (
-    LEAST_LEASE_S,
-    MOST_LEASE_S,
-    TURN_S,
-    WORKERS,
-    boottime,
-)
+from ataraxis.cluster.workers import LEAST_LEASE_S, MOST_LEASE_S, TURN_S, WORKERS
 from ataraxis.errors import AtaraxisError, BadMessage, HostUnavailable
 from ataraxis.link.carrier import Carrier, carrier_of
 from ataraxis.link.conversation import Conversation

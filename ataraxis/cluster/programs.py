@@ -77,7 +77,7 @@ class KeptProgram:
         self.keeper: ProcessIdentity | None = None
 
     def problem(self) -> str:
-        """Return why there is no keeper any more; '' if there is one."""
+        """Return why its keeper does not run; '' if it does, or starts."""
         code = None if self.child is None else self.child.poll()
         if self.keeper is None:
             if code is None and time.monotonic() - self.began < _QUIET_S * 6:
@@ -173,15 +173,8 @@ class HostPrograms:
         return place
 
     def _check_module(self, module: str, what: str) -> None:
-        hosts, parts = self._hosts, module.split(".")
-        above = {".".join(parts[: k + 1]) for k in range(len(parts))}
-        if not hosts.functions and not above & set(hosts.modules):
-            listed = ", ".join(hosts.modules) or "none"
-            raise AccessDenied(
-                f"{what} is of module {module!r}, which is not under 'modules:' of "
-                f"{hosts.path} at host {hosts.me!r} (it lists {listed}): add it there, "
-                "and restart the agent"
-            )
+        if why := self._hosts.module_refusal(module):
+            raise AccessDenied(f"{what} is of module {module!r}, which is {why}")
 
     def _start(self, host: str, arguments: dict[str, Any]) -> dict[str, Any]:
         name, kind = str(arguments["id"]), str(arguments["kind"])

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.clock import now_ns
+from ataraxis.clock import boottime, now_ns
 from ataraxis.cluster.board_words import BoardWords, write_words
 from ataraxis.cluster.control import DIAL_S
 from ataraxis.cluster.dispatch import Dispatch, DispatchLine
@@ -70,11 +70,6 @@ _UNPREPARED_S = 30.0
 """The lease of a run that is not prepared, or was refused."""
 
 Report = Callable[[str], object]
-
-
-def boottime() -> float:
-    """Return the time since boot, s, which goes on while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class RunHere:
@@ -330,15 +325,8 @@ class RunHere:
             self._allow_functions(f"{what} has a function without a module")
             return
         module = name.partition(":")[0]
-        parts = module.split(".")
-        above = {".".join(parts[: k + 1]) for k in range(len(parts))}
-        if not hosts.functions and not above & set(hosts.modules):
-            listed = ", ".join(hosts.modules) or "none"
-            raise AccessDenied(
-                f"{what} is {name!r}, and module {module!r} is not under 'modules:' of "
-                f"{hosts.path} at host {hosts.me!r} (it lists {listed}): add it there, "
-                "and restart the agent"
-            )
+        if why := hosts.module_refusal(module):
+            raise AccessDenied(f"{what} is {name!r}, and module {module!r} is {why}")
 
     def _allow_functions(self, what: str) -> None:
         if not self._hosts.functions:

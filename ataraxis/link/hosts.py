@@ -477,6 +477,21 @@ class Hosts(YamlConfig):
             return frozenset()
         return frozenset(self.may.get(host, ["read"]))
 
+    def module_refusal(self, module: str) -> str:
+        """Return why no other host may run a module here; '' if it may.
+
+        What follows "module 'name'" in an error: a module above it may be listed.
+        """
+        parts = module.split(".")
+        above = {".".join(parts[: k + 1]) for k in range(len(parts))}
+        if self.functions or above & set(self.modules):
+            return ""
+        listed = ", ".join(self.modules) or "none"
+        return (
+            f"not under 'modules:' of {self.path} at host {self.me!r} (it lists "
+            f"{listed}): add it there, and restart the agent"
+        )
+
     def name_of(self, host: str) -> str:
         """Return the name that a host's certificate must have now."""
         revoked = sum(each == host for each in self.revoked.values())

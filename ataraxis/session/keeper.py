@@ -18,6 +18,7 @@ import time
 from collections import deque
 from typing import Any
 
+from ataraxis.clock import boottime
 from ataraxis.cluster.door import AgentClient
 from ataraxis.cluster.programs import COMMAND, END, FORGET, GO, HURRY, RECORDER, SOURCE
 from ataraxis.errors import AtaraxisError
@@ -32,11 +33,6 @@ from ataraxis.stream.announcement import Announcement
 _TURN_S = 0.05
 _ASK_S, _RETRY_S = 5.0, 0.3
 _EVENTS, _EVENT_BYTES, _TOLD_BYTES = 2000, 8000, 30_000
-
-
-def boottime() -> float:
-    """Return the time since boot, s, which goes on while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Keeper:

@@ -194,7 +194,7 @@ class RigRun:
                 is_test=self._is_test,
             )  # fmt: skip
         except (AtaraxisError, OSError) as error:
-            self._refuse(names[0], f"cannot be recorded on host {host!r}", error)
+            self._fail(names[0], f"cannot be recorded on host {host!r}", error)
         self._far_recorders.append(recorder)
 
     def _await_recorder(self, recorder: FarRecorder) -> None:
@@ -224,13 +224,7 @@ class RigRun:
                 partial(self._session.alarm, "source_lost", name),
             )  # fmt: skip
         except (AtaraxisError, OSError) as error:
-            self._refuse(name, f"cannot run on host {host!r}", error)
-
-    def _refuse(self, name: str, what: str, error: Exception) -> NoReturn:
-        """Raise `SourceFailed`: another host does not do what it should."""
-        failed = SourceFailed(f"source {name!r} {what}: {error}")
-        failed.source = name
-        raise failed from error
+            self._fail(name, f"cannot run on host {host!r}", error)
 
     def _start_outputs(self) -> None:
         """Start them first: the other programs may order."""
@@ -307,7 +301,7 @@ class RigRun:
             try:
                 return program.is_here
             except AtaraxisError as error:
-                self._refuse(program.name, "cannot be read", error)
+                self._fail(program.name, "cannot be read", error)
         try:
             Inspector(program.name, self._session.context)
         except FileNotFoundError:
@@ -344,10 +338,11 @@ class RigRun:
             if self._until.wait(_LOOK_S):
                 return
 
-    def _fail(self, name: str, why: str) -> NoReturn:
-        error = SourceFailed(f"source {name!r} {why}")
+    def _fail(self, name: str, why: str, cause: Exception | None = None) -> NoReturn:
+        told = "" if cause is None else f": {cause}"
+        error = SourceFailed(f"source {name!r} {why}{told}")
         error.source = name
-        raise error
+        raise error from cause
 
     def _start_pipe(self, name: str, rig_pipe: RigPipe, steps: list[Any]) -> None:
         pipe = Pipe(name, context=self._session.context)

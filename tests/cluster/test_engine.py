@@ -346,6 +346,12 @@ def test_a_short_cut_ends_nobody(rig: Lab) -> None:
     assert "restarted" not in told(run)
 
 
+def far_worker(run: Any) -> ProcessIdentity:
+    pid = run.workers["far", 0]
+    assert pid is not None
+    return ProcessIdentity.of(pid)
+
+
 def told(run: Any) -> list[str]:
     return [event.what for event in run.history]
 
@@ -359,9 +365,7 @@ def test_workers_end_with_their_lease_and_start_again(rig: Lab) -> None:
         pipe.run(range(600), found, engine=engine) as run,
     ):
         running(run, found, 20)
-        pid = run.workers["far", 0]
-        assert pid is not None
-        there = ProcessIdentity.of(pid)
+        there = far_worker(run)
         rig.network.cut("acq", "gpu")
         wait_until(lambda: not there.is_alive(), WAIT_S, "the worker to be ended")
         rig.network.heal("acq", "gpu")
@@ -379,9 +383,7 @@ def test_a_lease_counts_from_what_the_other_host_has_heard(rig: Lab) -> None:
         pipe.run(range(900), found, engine=engine) as run,
     ):
         running(run, found, 20)
-        pid = run.workers["far", 0]
-        assert pid is not None
-        there = ProcessIdentity.of(pid)
+        there = far_worker(run)
         rig.network.stall("gpu", "acq")  # which is still heard there
         wait_until(lambda: not there.is_alive(), WAIT_S, "the worker to be ended")
         assert "lost" not in told(run), "it went on until the channel was closed"

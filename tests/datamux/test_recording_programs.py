@@ -72,11 +72,24 @@ def close_files(kept: dict[str, Any]) -> None:
 def own_signal(
     found: Mapping[str, dm.Recording], number: int, block: int, segment: int
 ) -> dm.Recording:
+    return own_stream(found, number, block, segment, has_rate=True)
+
+
+def own_stream(
+    found: Mapping[str, dm.Recording],
+    number: int,
+    block: int,
+    segment: int,
+    *,
+    has_rate: bool,
+) -> dm.Recording:
+    """The stream of samples, or of events, that neo has under these numbers."""
     wanted = {"neo": number, "block_index": block, "seg_index": segment}
     return next(
         own
         for own in found.values()
-        if own.stream.rate_hz and wanted.items() <= own.stream.attrs.items()
+        if bool(own.stream.rate_hz) == has_rate
+        and wanted.items() <= own.stream.attrs.items()
     )
 
 
@@ -98,7 +111,7 @@ def compare_neo(found: Mapping[str, dm.Recording], raw: Any) -> int:
             samples += len(own) * len(mine)
             streams += 1
         for number, name in enumerate(header["event_channels"]["name"]):
-            own = event_stream(found, number, block, segment)
+            own = own_stream(found, number, block, segment, has_rate=False)
             assert own.stream.id.partition("#")[0].removesuffix(end) == name
             at, durations, labels = raw.get_event_timestamps(block, segment, number)
             t = raw.rescale_event_timestamp(at, "float64", number)
@@ -135,17 +148,6 @@ def compare_neo(found: Mapping[str, dm.Recording], raw: Any) -> int:
 def own_names(stream: dm.Stream) -> list[str]:
     """The names of fields, without the numbers of those that are equal."""
     return [name.partition("#")[0] for name in stream.fields]
-
-
-def event_stream(
-    found: Mapping[str, dm.Recording], number: int, block: int, segment: int
-) -> dm.Recording:
-    wanted = {"neo": number, "block_index": block, "seg_index": segment}
-    return next(
-        own
-        for own in found.values()
-        if not own.stream.rate_hz and wanted.items() <= own.stream.attrs.items()
-    )
 
 
 def compare_signal(

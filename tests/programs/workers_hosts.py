@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from workers_link import HEAD, KINDS, Status, contents, ints
+from workers_link import HEAD, KINDS, Status, contents, ints, tell_run
 
 # ---- a station: one stream of its own, and mirrors of others
 
@@ -204,14 +204,7 @@ def client(
             run = pipe.run(range(count), found, engine=cluster)
             run.wait_until_ready(60)
             told.set(now=True, ready=True)
-            while run.state == "running":
-                told.set(
-                    received=len(found),
-                    pids={f"{n}.{k}": pid for (n, k), pid in run.workers.items()},
-                    where={f"{n}.{k}": host for (n, k), host in run.where.items()},
-                    events=[f"{e.what} {e.processor} {e.text}" for e in run.history],
-                )
-                time.sleep(0.02)
+            tell_run(told, run, found)
             run.wait(60)
             events = [f"{e.what} {e.processor} {e.text}" for e in run.history]
             told.set(now=True, run_ended=True, events=events)

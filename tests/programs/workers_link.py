@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,18 @@ class Status:
             temporary = self._path.with_suffix(".new")
             temporary.write_text(json.dumps(self.found))
             temporary.replace(self._path)
+
+
+def tell_run(told: Status, run: Any, found: Sequence[int]) -> None:
+    """Tell of a pipe, whose results go to `found`, while it runs."""
+    while run.state == "running":
+        told.set(
+            received=len(found),
+            pids={f"{n}.{k}": pid for (n, k), pid in run.workers.items()},
+            where={f"{n}.{k}": host for (n, k), host in run.where.items()},
+            events=[f"{e.what} {e.processor} {e.text}" for e in run.history],
+        )
+        time.sleep(0.02)
 
 
 def camera(
@@ -319,14 +331,7 @@ def pipe(
         run = made.run(range(count), found, engine=cluster)
         run.wait_until_ready(60)
         told.set(now=True, ready=True)
-        while run.state == "running":
-            pids = {f"{n}.{k}": pid for (n, k), pid in run.workers.items()}
-            where = {f"{n}.{k}": host for (n, k), host in run.where.items()}
-            told.set(
-                received=len(found), pids=pids, where=where,
-                events=[f"{e.what} {e.processor} {e.text}" for e in run.history],
-            )  # fmt: skip
-            time.sleep(0.02)
+        tell_run(told, run, found)
         run.wait(60)
     numbers = found
     told.set(
@@ -388,14 +393,7 @@ def diamond(
         run.wait_until_ready(60)
         began = time.monotonic()
         told.set(now=True, ready=True)
-        while run.state == "running":
-            told.set(
-                received=len(found),
-                pids={f"{n}.{k}": pid for (n, k), pid in run.workers.items()},
-                where={f"{n}.{k}": host for (n, k), host in run.where.items()},
-                events=[f"{e.what} {e.processor} {e.text}" for e in run.history],
-            )  # fmt: skip
-            time.sleep(0.02)
+        tell_run(told, run, found)
         seconds = time.monotonic() - began
         run.wait(60)
     sides = [[v // 2 for v in found if v % 2 == k] for k in (0, 1)]

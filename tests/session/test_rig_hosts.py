@@ -268,20 +268,15 @@ def test_a_driver_that_is_not_listed_is_refused(rig: Lab, tmp_path: Path) -> Non
     assert "'ataraxis.datamux.sources.telemetry', which is not under" in said
 
 
-def test_a_host_that_may_not_run_is_refused(rig: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("may", "lacks"), [("read", "run"), ("run", "read")])
+def test_a_host_without_a_right_is_refused(
+    rig: Lab, tmp_path: Path, may: Any, lacks: str
+) -> None:
     rig.stop("acq")
-    rig.may["acq"] = {"gpu": ["read"]}
+    rig.may["acq"] = {"gpu": [may]}
     rig.start("acq")
     said = refusal(rig, tmp_path, Rig({"probe": PROBE}))
-    assert "host 'gpu' may not run at 'acq'" in said
-
-
-def test_a_host_that_may_not_read_is_refused(rig: Lab, tmp_path: Path) -> None:
-    rig.stop("acq")
-    rig.may["acq"] = {"gpu": ["run"]}
-    rig.start("acq")
-    said = refusal(rig, tmp_path, Rig({"probe": PROBE}))
-    assert "host 'gpu' may not read at 'acq'" in said
+    assert f"host 'gpu' may not {lacks} at 'acq'" in said
 
 
 @pytest.mark.slow
