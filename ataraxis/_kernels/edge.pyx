@@ -355,14 +355,14 @@ cdef class QueueScanner:
         self.has_last = has_last
 
     def scan(self, dict roots not None, set keys not None):
-        """Add the keys of the values to `keys`. Return the lanes without a root and who made such a frame, the smallest number
-        of a frame whose root is -1, or None, the number that the next frame has at least, and how many frames wait."""
+        """Add the keys of the values to `keys`. Return the lanes that are not in `roots`, the smallest number of a frame whose
+        root is -1, or None, the number that the next frame has at least, and how many frames wait."""
         cdef uint64_t i, k, lane, last_lane = 0, root = 0, waiting = 0, first_foreign = <uint64_t>-1, tail
         cdef ax_origin origins[64]
-        cdef uint32_t sources[64]
         cdef uint64_t numbers[64]
         cdef int count
         cdef bint is_known = False, is_foreign = False
+        cdef tuple several = None
         cdef set unknown = set()
         self.queue.enter()
         try:
@@ -371,18 +371,22 @@ cdef class QueueScanner:
             # Before the slots: what is put meanwhile has a larger number. The word may be one behind.
             tail = (ax_load64(&self.queue.work.queue.tail) + 1) * AX_QUEUE_FRAMES
             for i in range(self.queue.work.slots):
-                count = self.read_slot(i, origins, sources, numbers, &waiting)
+                count = self.read_slot(i, origins, numbers, &waiting)
                 for k in range(count):
                     lane = origins[k].lane
                     if not is_known or lane != last_lane:
                         found = roots.get(lane)
                         if found is None:
-                            PySet_Add(unknown, (lane, sources[k]))
+                            PySet_Add(unknown, lane)
                             continue
                         is_known, last_lane = True, lane
-                        is_foreign = found < 0
-                        root = 0 if is_foreign else <uint64_t>found
-                    if is_foreign:
+                        several = found if isinstance(found, tuple) else None
+                        is_foreign = several is None and found < 0
+                        root = 0 if is_foreign or several is not None else <uint64_t>found
+                    if several is not None:
+                        for root in several:
+                            PySet_Add(keys, root ^ origins[k].sequence * MIX)
+                    elif is_foreign:
                         first_foreign = min(first_foreign, numbers[k])
                     else:
                         PySet_Add(keys, root ^ origins[k].sequence * MIX)
@@ -390,7 +394,7 @@ cdef class QueueScanner:
             self.queue.leave()
         return unknown, None if first_foreign == <uint64_t>-1 else first_foreign, tail, waiting
 
-    cdef int read_slot(self, uint64_t i, ax_origin *origins, uint32_t *sources, uint64_t *numbers, uint64_t *waiting) except -1:
+    cdef int read_slot(self, uint64_t i, ax_origin *origins, uint64_t *numbers, uint64_t *waiting) except -1:
         # The frames of a slot that are not acknowledged, as they were at one moment; their count.
         cdef ax_message *line = &self.queue.work.lines[i]
         cdef uint64_t word, state, left, bytes = 0, id
@@ -419,12 +423,11 @@ cdef class QueueScanner:
             while left:
                 k = first_bit(left)
                 left &= left - 1
-                sources[count] = 0
                 numbers[count] = id * AX_QUEUE_FRAMES + k
                 origins[count].lane, origins[count].sequence = 0, numbers[count]
                 frame = NULL
                 if seen.flags & AX_MESSAGE_LARGE:
-                    self.read_large(slot, seen.bytes, &origins[count], &sources[count])
+                    self.read_large(slot, seen.bytes, &origins[count])
                     count += 1
                     break
                 if seen.flags & AX_MESSAGE_CHUNK:
@@ -441,7 +444,6 @@ cdef class QueueScanner:
                         memcpy(&origins[count], frame + sizeof(ax_frame) + front - sizeof(ax_origin), sizeof(ax_origin))
                     elif head.flags & AX_FLAG_END_OF_STREAM and not self.has_last:
                         continue
-                    sources[count] = head.source
                 count += 1
             # The slot has not changed meanwhile: all that was read is of one moment.
             ax_fence_acquire()
@@ -450,7 +452,7 @@ cdef class QueueScanner:
                     waiting[0] += count
                 return count
 
-    cdef int read_large(self, char *slot, uint32_t bytes, ax_origin *origin, uint32_t *source) except -1:
+    cdef int read_large(self, char *slot, uint32_t bytes, ax_origin *origin) except -1:
         # The origin of a frame in a segment of its own; that may be gone already.
         cdef ax_frame head
         cdef const unsigned char[::1] view
@@ -463,5 +465,4 @@ cdef class QueueScanner:
         front = ax_front_bytes(head.flags)
         if head.flags & AX_FLAG_ORIGIN and <Py_ssize_t>(sizeof(ax_frame) + front) <= view.shape[0]:
             memcpy(origin, &view[sizeof(ax_frame) + front - sizeof(ax_origin)], sizeof(ax_origin))
-            source[0] = head.source
         return 0

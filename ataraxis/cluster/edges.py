@@ -73,6 +73,8 @@ _TURN_S = 0.02
 """A batch may arrive for so long before settlements and beats have their turn."""
 _RECEIVE_BYTES = 1 << 20
 _ROOM = 1 << 17
+MOST_PROCESSORS = 1000
+"""Of a run whose workers are on several hosts."""
 
 Report = Callable[[str], None]
 
@@ -97,10 +99,15 @@ class EdgePlan:
     """Whether `to` is the run's own host: what is received there is settled."""
     ends: int = 1
     """How many frames that end a stream the inbox takes at most: its readers."""
+    steps: tuple[tuple[int, int], ...] = ()
+    """Pairs of processors on `to`: the second takes what the first makes; the first
+    pair is -1 and the processor of the inbox. Without them nothing is known of what is
+    made of a value, and it is settled later."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return {**asdict(self), "path": list(self.path)}
+        steps = [list(pair) for pair in self.steps]
+        return {**asdict(self), "path": list(self.path), "steps": steps}
 
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> Self:
@@ -111,17 +118,27 @@ class EdgePlan:
         BadMessage
             A field is missing, unknown, or of a wrong type.
         """
-        types = {"path": list, "is_home": bool, "ends": int}
+        types = {"path": list, "is_home": bool, "ends": int, "steps": list}
         names = {f.name for f in fields(cls)}
-        path = found.get("path", [])
+        path, steps = found.get("path", []), found.get("steps", [])
         if (
             not names.issuperset(found)
             or not {"run", "name", "source", "to", "inbox"}.issubset(found)
             or any(type(v) is not types.get(k, str) for k, v in found.items())
             or not all(isinstance(name, str) for name in path)
+            or not all(map(_is_step, steps))
         ):
             raise BadMessage(f"this is not the plan of an edge: {str(found)[:200]}")
-        return cls(**{**found, "path": tuple(path)})
+        pairs = tuple((first, then) for first, then in steps)
+        return cls(**{**found, "path": tuple(path), "steps": pairs})
+
+
+def _is_step(pair: object) -> bool:
+    """Whether this is a pair of processors, the first of which comes before."""
+    if not isinstance(pair, list) or [type(k) for k in pair] != [int, int]:
+        return False
+    first, then = pair
+    return bool(-1 <= first < then < MOST_PROCESSORS)
 
 
 class EdgeOutlet:
@@ -385,7 +402,7 @@ class EdgeInlet:
         scanners = [QueueScanner(q, k == 0) for k, q in enumerate(self.queues)]
         self.ledger = InboxLedger(
             LinkToQueue(self.queues[0]),
-            None if plan.is_home else DescentLook(scanners, roots),
+            None if plan.is_home else DescentLook(scanners, roots, plan.steps),
             plan.run, plan.name, edges.generation(plan.run), plan.ends,
         )  # fmt: skip
         self._talk: Conversation | None = None

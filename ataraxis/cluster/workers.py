@@ -30,7 +30,7 @@ from ataraxis.clock import boottime, now_ns
 from ataraxis.cluster.board_words import BoardWords, write_words
 from ataraxis.cluster.control import DIAL_S
 from ataraxis.cluster.dispatch import Dispatch, DispatchLine
-from ataraxis.cluster.edges import EdgePlan, Edges
+from ataraxis.cluster.edges import MOST_PROCESSORS, EdgePlan, Edges
 from ataraxis.errors import (
     AccessDenied,
     AtaraxisError,
@@ -65,7 +65,7 @@ _KILL_S = 5.0
 _SLICE_S = 0.25
 _MOST_WAITING = 2000
 _MOST_QUEUES, _MOST_SLOTS, _MOST_SLOT_BYTES = 4096, 1 << 20, 1 << 30
-_MOST_PROCESSORS, _MOST_WORKERS = 1000, 1024
+_MOST_WORKERS = 1024
 _UNPREPARED_S = 30.0
 """The lease of a run that is not prepared, or was refused."""
 
@@ -487,7 +487,7 @@ def _queue_size(fields: Any) -> QueueSize:
 
 def _about_of(about: Any) -> dict[str, Any]:
     rows = about["processors"]
-    is_good = isinstance(rows, list) and len(rows) <= _MOST_PROCESSORS
+    is_good = isinstance(rows, list) and len(rows) <= MOST_PROCESSORS
     for row in rows if is_good else []:
         count = row["workers"]
         is_good = is_good and type(count) is int and 0 < count <= _MOST_WORKERS

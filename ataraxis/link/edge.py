@@ -340,8 +340,8 @@ class LeaseLedger:
 class QueueScan(NamedTuple):
     """What a queue holds that is not acknowledged."""
 
-    unknown: Collection[tuple[int, int]]
-    """Lanes that have no root yet, and which processor made the frame."""
+    unknown: Collection[int]
+    """Lanes that are not in the table."""
     first_foreign: int | None
     """The smallest number of a frame whose lane has no root."""
     tail: int
@@ -356,15 +356,15 @@ class ScannedQueue(Protocol):
     def scan(self, roots: Any, keys: set[int]) -> Sequence[Any]:
         """Look at every frame that is not acknowledged; return a `QueueScan`'s fields.
 
-        `roots`: the root of each lane, or `FOREIGN`. The keys of the values are added
-        to `keys`.
+        `roots`: see `LaneRoots.table`. The keys of the values are added to `keys`.
         """
 
 
 FOREIGN = -1
 """Root of lanes whose numbers are not those of the values that entered."""
 _MIX, _ALL = 0x9E37_79B9_7F4A_7C15, 2**64 - 1
-_MOST_TRIES = 20_000
+_MOST_LANES = 20_000
+Steps = Collection[tuple[int, int]]
 
 
 def key_of(lane: int, sequence: int) -> int:
@@ -376,48 +376,66 @@ def key_of(lane: int, sequence: int) -> int:
 
 
 class LaneRoots:
-    """The lane in which a value entered this host, for each lane of what follows.
+    """The lanes in which values entered this host, for each lane of what follows.
 
     Parameters
     ----------
     lane_of : callable
         Returns the lane of a processor's results, of a lane and its index.
+
+    Examples
+    --------
+    >>> roots = LaneRoots(lambda lane, index: 10 * lane + index)
+    >>> roots.enter(7, [(-1, 1), (1, 2)])
+    >>> roots.table
+    {0: 0, 7: 7, 71: 7, 712: 7}
+
+    What processor 1 makes on other hosts enters as well:
+
+    >>> roots.enter(71, [(-1, 2)])
+    >>> roots.table[71], roots.table[712]
+    ((7, 71), (7, 71))
     """
 
     def __init__(self, lane_of: Callable[[int, int], int]) -> None:
-        self.table = {0: 0}
-        """By lane; `FOREIGN` where it is known that there is none."""
+        self.table: dict[int, int | tuple[int, ...]] = {0: 0}
+        """By lane: its root, or roots; `FOREIGN` where there is none. A lane has more
+        than one if its frames are made here, and arrive from other hosts, too."""
         self._lane_of = lane_of
-        self._entered = {0}
+        self._entered: set[tuple[int, Steps]] = set()
+        self._is_over = False
 
-    def enter(self, lane: int) -> None:
-        """Note that values of a lane enter this host."""
-        if lane not in self._entered:
-            self._entered.add(lane)
-            self.table[lane] = lane
-            # What was foreign may descend from it.
-            for other in [k for k, root in self.table.items() if root == FOREIGN]:
-                del self.table[other]
+    def enter(self, lane: int, steps: Steps) -> None:
+        """Note that values of a lane enter this host, and the ways that they take."""
+        key = lane, tuple(steps)
+        if key in self._entered or self._is_over:
+            return
+        self._entered.add(key)
+        children: dict[int, list[int]] = {}
+        for first, then in steps:
+            children.setdefault(first, []).append(then)
+        self._add(lane, lane)
+        ways = [(lane, then) for then in children.get(-1, [])]
+        while ways:
+            before, index = ways.pop()
+            made = self._lane_of(before, index)
+            self._add(made, lane)
+            ways += [(made, then) for then in children.get(index, [])]
+            if len(self.table) > _MOST_LANES:
+                # Too many to know: then of none it is known what it is made of.
+                self._is_over = True
+                self.table = {0: 0}
+                return
 
-    def resolve(self, lane: int, source: int) -> None:
-        """Find the root of a lane; the frame was made by the processor `source`.
+    def _add(self, lane: int, root: int) -> None:
+        known = self.table.get(lane, FOREIGN)
+        found = (*(known if isinstance(known, tuple) else (known,)), root)
+        unique = tuple(dict.fromkeys(k for k in found if k != FOREIGN))
+        self.table[lane] = unique if len(unique) > 1 else unique[0]
 
-        Parents have smaller indices than their children.
-        """
-        tries = itertools.count()
-        for length in range(5):
-            for steps in itertools.combinations(range(min(source, 64)), length):
-                for root in self._entered:
-                    if next(tries) > _MOST_TRIES:
-                        self.table[lane] = FOREIGN
-                        return
-                    found = root
-                    for step in (*steps, source):
-                        found = self._lane_of(found, step)
-                    if found == lane:
-                        self.table[lane] = root
-                        return
-        self.table[lane] = FOREIGN
+    def miss(self, lane: int) -> None:
+        """Note that a frame has a lane of which nothing is known."""
+        self.table.setdefault(lane, FOREIGN)
 
 
 class _Wave:
@@ -447,6 +465,9 @@ class DescentLook:
         The inbox, and the queues behind it, in topological order.
     roots : LaneRoots
         Of the run on this host.
+    steps : collection of (int, int)
+        The ways that values take here: pairs of processors of which the second takes
+        what the first makes; -1 is the value itself.
 
     Notes
     -----
@@ -456,8 +477,10 @@ class DescentLook:
     when they had been taken, queue by queue.
     """
 
-    def __init__(self, queues: Sequence[ScannedQueue], roots: LaneRoots) -> None:
-        self.queues, self.roots = list(queues), roots
+    def __init__(
+        self, queues: Sequence[ScannedQueue], roots: LaneRoots, steps: Steps = ()
+    ) -> None:
+        self.queues, self.roots, self.steps = list(queues), roots, tuple(steps)
         self.waiting = 0
         """Values in the inbox that are not leased."""
         self._waves: list[_Wave] = []
@@ -471,9 +494,8 @@ class DescentLook:
         for place, queue in enumerate(self.queues):
             found = QueueScan(*queue.scan(self.roots.table, held))
             if found.unknown:
-                for lane, source in found.unknown:
-                    if lane not in self.roots.table:
-                        self.roots.resolve(lane, source)
+                for lane in found.unknown:
+                    self.roots.miss(lane)
                 found = QueueScan(*queue.scan(self.roots.table, held))
             scans.append(found)
             for wave in self._waves:
@@ -648,7 +670,7 @@ class InboxLedger:
             self.settled += len(numbers)
         else:
             for lane in lanes:
-                self.descent.roots.enter(lane)
+                self.descent.roots.enter(lane, self.descent.steps)
             found = dict(zip(numbers, keys, strict=True))
             self.entries.update(found)
             self._open.update(found)

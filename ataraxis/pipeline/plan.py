@@ -67,6 +67,9 @@ class HostEdge:
     """Queues on `to` that what is made of a value passes, in topological order."""
     is_home: bool
     """Whether `to` is the run's own host."""
+    steps: tuple[tuple[int, int], ...]
+    """The ways of what is made of a value on `to`: pairs of processors that may run
+    there, of which the second takes what the first makes. -1: the value itself."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,7 @@ class Plan:
                         HostEdge(
                             self._at(inbox, index, host), host, to, inbox,
                             self._path(index, to), to == self.home,
+                            self._steps(index, to),
                         )
                         for to in sorted(there - {host})
                     ]  # fmt: skip
@@ -173,16 +177,25 @@ class Plan:
 
     def _path(self, index: int, host: str) -> tuple[str, ...]:
         """Return the queues on a host that what a processor makes there passes."""
-        found: list[str] = []
-        below = {index} if index >= 0 else set()
-        for k in (*range(len(self.graph.nodes)), -1):
-            if not below.intersection(self.graph.parents(k)):
-                continue
-            inboxes = self._inboxes_of(k)
-            found += [self._at(name, k, host) for name in inboxes]
+        below = {k for _, k in self._steps(index, host)}
+        return tuple(
+            self._at(name, k, host)
+            for k in (*range(len(self.graph.nodes)), -1)
+            if below.intersection(self.graph.parents(k))
+            for name in self._inboxes_of(k)
+        )
+
+    def _steps(self, index: int, host: str) -> tuple[tuple[int, int], ...]:
+        """Return the processors that a value passes on a host, see `HostEdge.steps`."""
+        if index < 0:
+            return ()
+        found, below = [(-1, index)], {index}
+        for k in range(index + 1, len(self.graph.nodes)):
+            parents = below.intersection(self.graph.parents(k))
             # Also where a worker may come later: the path of an edge never changes.
-            if k >= 0 and host in self.candidates(k):
+            if parents and host in self.candidates(k):
                 below.add(k)
+                found += [(parent, k) for parent in sorted(parents)]
         return tuple(found)
 
     # ---- queues

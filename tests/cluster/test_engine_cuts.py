@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +26,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Two hosts in namespaces."""
     need(request.param)
     with Lab(carrier=request.param) as made:
-        made.let_run()
+        made.let_run("acq", "gpu")
         yield made
 
 
@@ -74,6 +75,27 @@ def test_a_cut_longer_than_the_lease_ends_the_workers_at_it(lab: Lab) -> None:
     found = exact(program, 4000)
     assert any(event.startswith("restarted") for event in found["events"])
     assert 4.0 <= took <= 7.0
+
+
+def test_what_one_of_two_hosts_hands_on_within_it_is_not_lost_with_it(lab: Lab) -> None:
+    """The second stage takes values that are made beside it, and on the other host."""
+    far = {"func": "takes_a_while", "tag": "fast", "workers": 2, "ordered": True}
+    own = {"func": "same", "host": "gpu", "ordered": True}
+    program = started(lab, 3000, far, own, lease_s=3.0)
+    pids, where = (program.status()[k] for k in ("pids", "where"))
+    here, there = sorted(("takes_a_while0.0", "takes_a_while0.1"), key=where.get)
+    assert (where[here], where[there]) == ("acq", "gpu")
+    worker = ProcessIdentity.of(pids["same1.0"])
+    # What is made on gpu waits there, in order, for the value of this one.
+    os.kill(pids[here], signal.SIGSTOP)
+    try:
+        time.sleep(0.5)
+        with lab.cable_is_out(6.0, "gpu"):
+            wait_until(lambda: not worker.is_alive(), 20, "the worker to be ended")
+    finally:
+        os.kill(pids[here], signal.SIGCONT)
+    found = exact(program, 3000)
+    assert found["disordered"] == 0
 
 
 def test_a_host_that_is_wiped_twice_loses_nothing(lab: Lab) -> None:

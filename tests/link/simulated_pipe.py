@@ -2,7 +2,8 @@
 
 Each group of hosts is a pipe: its values are put at `home`, go to hosts that compete,
 through two processors there, over a second edge to one or two other hosts, and home.
-Where the second stage has one host, that one puts its values in order. Hosts are wiped
+Where the second stage has one host, that one puts its values in order; it may be one of
+those that compete. Hosts are wiped
 and frozen, workers killed, links cut, for less and for more than the lease.
 `Home` is what an engine does: it measures leases, and says which hosts are lost.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import zlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -20,6 +22,7 @@ from simulated_lab import Broken, End, Link
 from ataraxis.errors import BadMessage
 from ataraxis.frame import HEADER_BYTES
 from ataraxis.link.edge import (
+    FOREIGN,
     DescentLook,
     InboxLedger,
     LaneRoots,
@@ -159,16 +162,17 @@ class SimQueue:
 
     # ScannedQueue
 
-    def scan(self, roots: dict[int, int], keys: set[int]) -> tuple[Any, ...]:
-        unknown, foreign = set[tuple[int, int]](), list[int]()
-        for number, (lane, sequence, source) in self.frames.items():
+    def scan(self, roots: dict[int, Any], keys: set[int]) -> tuple[Any, ...]:
+        unknown, foreign = set[int](), list[int]()
+        for number, (lane, sequence, _) in self.frames.items():
             root = roots.get(lane)
             if root is None:
-                unknown.add((lane, source))
-            elif root < 0:
+                unknown.add(lane)
+            elif root == FOREIGN:
                 foreign.append(number)
             else:
-                keys.add(key_of(root, sequence))
+                several = root if isinstance(root, tuple) else (root,)
+                keys.update(key_of(each, sequence) for each in several)
         waiting = sum(state != LEASED for state in self.state.values())
         return unknown, min(foreign, default=None), self.next, waiting
 
@@ -208,7 +212,9 @@ class SimWorker:
         if self.made is None:
             made = lane_of(lane, self.index), sequence, self.index
             if self.emits:
-                own = lane_of(self.index + 1, 4096 + self.host.generation_count)
+                # One for each process of a worker, as `WorkerIO` has it.
+                process = zlib.crc32(self.host.name.encode()) + self.host.starts
+                own = lane_of(self.index + 1, process)
                 made = own, self.host.emit(sequence), self.index
             if self.host.queues[self.out].offer(made):
                 self.made = made
@@ -236,10 +242,10 @@ class SimEdge:
 
     def __init__(
         self, host: SimHost, source: SimHost, run: int, name: str, inbox: str,
-        path: tuple[str, ...],
+        path: tuple[str, ...], steps: Sequence[tuple[int, int]] = (),
     ) -> None:  # fmt: skip
         self.host, self.source, self.run, self.name = host, source, run, name
-        self.inbox, self.path = inbox, path
+        self.inbox, self.path, self.steps = inbox, path, steps
         self.backoff = Backoff()
         self.end: InboxEnd | None = None
         self.make()
@@ -250,7 +256,7 @@ class SimEdge:
         queues = [host.queues[name] for name in (self.inbox, *self.path)]
         descent = None
         if not host.is_home:
-            descent = host.lab.descent_class(queues, host.roots)
+            descent = host.lab.descent_class(queues, host.roots, self.steps)
         self.ledger = host.lab.inbox_class(
             queues[0], descent, str(self.run), self.name, host.generation
         )
@@ -463,7 +469,7 @@ class SimHost:
         self.starts = 0
         self.generation_count = 0
         self.generation = self.told = f"{name}.0"
-        self.roots = LaneRoots(lane_of)
+        self.roots = self.lab.roots_class(lane_of)
         self.queues: dict[str, SimQueue] = {}
         self.outlets: dict[tuple[int, str], LeaseLedger] = {}
         self.edges: list[SimEdge] = []
@@ -573,7 +579,7 @@ class SimHost:
         self.is_alive = True
         self.generation_count += 1
         self.generation = f"{self.name}.{self.generation_count}"
-        self.roots = LaneRoots(lane_of)
+        self.roots = self.lab.roots_class(lane_of)
         self.queues = {name: SimQueue(q.slots) for name, q in self.queues.items()}
         for run, name in list(self.outlets):
             self.add_outlet(run, name)
@@ -607,9 +613,11 @@ class PipeLab:
         lease_class: type[LeaseLedger] = LeaseLedger,
         inbox_class: type[InboxLedger] = InboxLedger,
         descent_class: type[DescentLook] = DescentLook,
-        emits: bool | None = None,
+        roots_class: type[LaneRoots] = LaneRoots,
+        emits: bool | None = None, shares: bool | None = None,
     ) -> None:  # fmt: skip
         self.random = random.Random(seed)
+        self.roots_class = roots_class
         self.lease_class, self.inbox_class = lease_class, inbox_class
         self.descent_class = descent_class
         self.now, self.delay = 0.0, 0.004
@@ -626,7 +634,11 @@ class PipeLab:
         self.raw = self.taken_back = 0
         self.orders: list[tuple[SimHost, str, str]] = []
         for run in range(groups):
-            self._make(run, self.random.random() < 0.3 if emits is None else emits)
+            is_shared = random.Random(seed + run).random() < 0.3
+            self._make(
+                run, self.random.random() < 0.3 if emits is None else emits,
+                shares=is_shared if shares is None else shares,
+            )  # fmt: skip
         for host in [self.home, *self.hosts]:
             for edge in host.edges:
                 edge.dial()
@@ -634,8 +646,11 @@ class PipeLab:
                 self._work(worker)
         self.at(TICK_S, self._tick)
 
-    def _make(self, run: int, emits: bool) -> None:
-        """Make a pipe: home, 2 or 3 hosts that compete, 1 or 2 hosts, home."""
+    def _make(self, run: int, emits: bool, shares: bool) -> None:
+        """Make a pipe: home, 2 or 3 hosts that compete, 1 or 2 hosts, home.
+
+        `shares`: the second stage is on the first of those that compete.
+        """
         name, home = f"r{run}", self.home
         first = [
             SimHost(self, f"{name}-b{k}") for k in range(self.random.choice((2, 3)))
@@ -643,35 +658,43 @@ class PipeLab:
         second = [
             SimHost(self, f"{name}-c{k}") for k in range(self.random.choice((1, 2)))
         ]
+        if shares:
+            second = first[:1]
         is_ordered = len(second) == 1 and not emits
         self.results[run] = set()
         home.queues[f"{name}.1"] = SimQueue(400)
         home.queues[f"{name}.end"] = SimQueue(10_000)
         home.add_outlet(run, f"{name}.1")
         for host in first:
-            for queue in ("in", "mid", f"{name}.2"):
+            path, steps = ("mid", f"{name}.2"), [(-1, 0), (0, 1)]
+            if host in second:
+                path, steps = ("mid", "own", f"{name}.3"), [*steps, (1, 2)]
+            for queue in ("in", *path):
                 host.queues[queue] = SimQueue(400)
-            host.add_outlet(run, f"{name}.2")
+            host.add_outlet(run, path[-1])
             host.workers = [
                 SimWorker(host, "p0", "in", "mid", 0),
                 SimWorker(host, "p0b", "in", "mid", 0),
-                SimWorker(host, "p1", "mid", f"{name}.2", 1, emits=emits),
+                SimWorker(host, "p1", "mid", path[1], 1, emits=emits),
             ]
-            path = ("mid", f"{name}.2")
-            host.edges.append(SimEdge(host, home, run, f"{name}.1", "in", path))
+            host.edges.append(SimEdge(host, home, run, f"{name}.1", "in", path, steps))
         for host in second:
-            for queue in ("in", f"{name}.3"):
-                host.queues[queue] = SimQueue(400)
-            host.add_outlet(run, f"{name}.3")
-            host.workers = [
-                SimWorker(host, "p2", "in", f"{name}.3", 2, is_ordered=is_ordered)
+            inbox = "own" if host in first else "in"
+            for queue in (inbox, f"{name}.3"):
+                host.queues.setdefault(queue, SimQueue(400))
+            if (run, f"{name}.3") not in host.outlets:
+                host.add_outlet(run, f"{name}.3")
+            host.workers.append(
+                SimWorker(host, "p2", inbox, f"{name}.3", 2, is_ordered=is_ordered)
+            )
+            edge, steps = f"{name}.2", [(-1, 2)]
+            host.edges += [
+                SimEdge(host, source, run, edge, inbox, (f"{name}.3",), steps)
+                for source in first
+                if source is not host
             ]
-            for source in first:
-                host.edges.append(
-                    SimEdge(host, source, run, f"{name}.2", "in", (f"{name}.3",))
-                )
             home.edges.append(SimEdge(home, host, run, f"{name}.3", f"{name}.end", ()))
-        self.hosts += [*first, *second]
+        self.hosts += dict.fromkeys([*first, *second])
         self._feed(run, home.queues[f"{name}.1"])
 
     # time, as `Lab`
