@@ -337,16 +337,35 @@ class ProcessIdentity:
     @classmethod
     def of(cls, pid: int) -> Self:
         """Return the identity of the process that has this pid now."""
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            return cls(pid, 0)
-        return cls(pid, 0 if fields[0] in b"ZX" else int(fields[19]))
+        return cls(pid, _start_of(pid) or 0)
 
     def is_alive(self) -> bool:
         """Return whether it runs; also True where that cannot be found out."""
-        return self.of(self.pid).start == self.start
+        found = _start_of(self.pid)
+        if found is None:
+            return not self.start and _has_pid(self.pid)
+        return found == self.start != 0
+
+
+def _start_of(pid: int) -> int | None:
+    """Return when a process was started; 0: it has ended; None: nothing is known."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return 0 if fields[0] in b"ZX" else int(fields[19])
+
+
+def _has_pid(pid: int) -> bool:
+    """Return whether any process has a pid."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is not ours
+        return True
+    return True
 
 
 class ProcessWatch:

@@ -166,3 +166,30 @@ def test_an_exit_code_is_kept_when_two_threads_look(
     monkeypatch.setattr(os, "waitid", another_first)
     assert child.poll() == 7
     assert child.code == 7
+
+
+def test_an_identity_of_a_process_that_has_ended_is_not_alive() -> None:
+    """Also one that was asked for when the process had ended already."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    living = process.ProcessIdentity.of(child.pid)
+    assert living.start > 0
+    assert living.is_alive()
+    assert not process.ProcessIdentity(
+        child.pid, 0
+    ).is_alive()  # that one had ended before
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    zombie = process.ProcessIdentity.of(child.pid)
+    assert not zombie.is_alive()
+    child.communicate()
+    gone = process.ProcessIdentity.of(child.pid)
+    assert zombie.start == gone.start == 0
+    assert not any(each.is_alive() for each in (living, zombie, gone))
+
+
+def test_an_identity_lives_where_that_cannot_be_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ataraxis.shm.process._start_of", lambda pid: None)
+    assert process.ProcessIdentity.of(os.getpid()).is_alive()
+    assert not process.ProcessIdentity(2**22 + 1, 0).is_alive()  # no pid is so large
