@@ -35,6 +35,84 @@ def paused(at: int, pause_s: float, begun: float = 0.0) -> np.ndarray:
 # ---- pauses are in the times
 
 
+def test_pauses_of_alpha_omega(tmp_path: Path) -> None:
+    """Neo gives what memory has for the pause, and not the last samples."""
+    neo_files.write_mpx(tmp_path / "a.mpx", VALUES, pause=500)
+    own = first_signal(tmp_path)
+    np.testing.assert_allclose(own.t, paused(300, 0.5, 2.0))
+    np.testing.assert_array_equal(own.read().array, VALUES)
+    np.testing.assert_array_equal(own.read(250, 420).array, VALUES[250:420])
+
+
+def test_slower_signals_of_alpha_omega_begin_by_their_own_numbers(
+    tmp_path: Path,
+) -> None:
+    """Neo begins them with the file, whose clock is finer."""
+    slow = VALUES[:256, 1]
+    neo_files.write_mpx(tmp_path / "a.mpx", VALUES, begun=2003, slow=slow)
+    found = dm.open_recordings(tmp_path)
+    lfp = found["Local Field Potential"]
+    np.testing.assert_allclose(lfp.t, (500 + np.arange(256)) / 250)
+    np.testing.assert_array_equal(lfp.read().array[:, 0], slow)
+    np.testing.assert_allclose(found["Raw Analog"].t, T + 2.003)
+
+
+def test_steps_of_alpha_omega_are_of_what_was_amplified(tmp_path: Path) -> None:
+    """38 uV behind an amplifier of 20; neo divides 20 by 38."""
+    neo_files.write_mpx(tmp_path / "a.mpx", VALUES)
+    attrs = first_signal(tmp_path).stream.attrs
+    np.testing.assert_allclose(attrs["gain"], [38 / 20] * 3, rtol=1e-12)
+    assert attrs["scaled_unit"] == ["uV"] * 3
+
+
+def test_units_without_spikes_in_a_file_of_alpha_omega(tmp_path: Path) -> None:
+    neo_files.write_mpx(tmp_path / "a.mpx", VALUES, spikes=[2100, 2700])
+    neo_files.write_mpx(tmp_path / "b.mpx", VALUES, begun=60_000)
+    found = dm.open_recordings(tmp_path)
+    assert found["spikes"].t.tolist() == [2.1, 2.7]
+    assert found["spikes"].read().values["unit"].tolist() == ["SEG 0"] * 2
+    assert len(found["spikes:1"]) == 0
+    np.testing.assert_allclose(found["Raw Analog:1"].t, T + 60)
+
+
+def test_signals_that_only_one_file_of_alpha_omega_has(tmp_path: Path) -> None:
+    neo_files.write_mpx(tmp_path / "a.mpx", VALUES, slow=VALUES[:256, 1])
+    neo_files.write_mpx(tmp_path / "b.mpx", VALUES, begun=60_000)
+    found = dm.open_recordings(tmp_path)
+    assert len(found["Local Field Potential"]) == 256
+    assert len(found["Local Field Potential:1"]) == 0
+
+
+def test_channels_that_only_one_file_of_alpha_omega_has(tmp_path: Path) -> None:
+    """Samples beside those of a channel that is not there are not given: it warns."""
+    neo_files.write_mpx(tmp_path / "a.mpx", VALUES)
+    neo_files.write_mpx(tmp_path / "b.mpx", VALUES[:, :2], begun=60_000)
+    with pytest.warns(RuntimeWarning, match="differ in length: .1024, 1024, 0."):
+        found = dm.open_recordings(tmp_path)
+    assert len(found["Raw Analog"]) == len(VALUES)
+    assert len(found["Raw Analog:1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("own", "numpy", "is_read"),
+    [("1.1.2", "1.26.4", True), ("1.1.2", "2.4.0", False), ("2.0.6", "1.26.4", False)],
+)
+def test_what_med_needs_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, numpy: str, is_read: bool
+) -> None:
+    """Its package opens the headers in any case, and fails where samples are read."""
+    from ataraxis.datamux.sources import neo_mended
+
+    monkeypatch.setattr(neo_mended, "version", lambda name: own)
+    monkeypatch.setattr(np, "__version__", numpy)
+    if is_read:
+        return neo_mended._check_med()
+    (tmp_path / "a.medd").mkdir()
+    with pytest.raises(RecordingError, match=f"found dhn-med-py {own} and NumPy"):
+        dm.open_recordings(tmp_path / "a.medd")
+    return None
+
+
 def test_pauses_of_neuroexplorer(tmp_path: Path) -> None:
     """A variable in three pieces, the first two without a pause between them."""
     path = tmp_path / "a.nex"

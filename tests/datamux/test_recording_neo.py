@@ -265,6 +265,25 @@ class TestTdtBlock(TestTdtTank):
         return super().raw(next(path.glob("*.tsq")))
 
 
+class TestAlphaOmega(NeoContract):
+    """A folder with a file of the device."""
+
+    formats = (".mpx",)
+    suffix = "_device"
+    reader = "AlphaOmegaRawIO"
+    can_grow = False
+
+    def raw(self, path: Path) -> Any:
+        """With steps of the resolution by the gain; neo has the reverse."""
+        made = super().raw(path)
+        made.header["signal_channels"]["gain"] **= -1
+        return made
+
+    def write(self, path: Path, names: list[str], values: np.ndarray) -> None:
+        path.mkdir(parents=True)
+        neo_files.write_mpx(path / "a.mpx", values)
+
+
 def test_a_folder_of_med_has_its_own_reader(tmp_path: Path) -> None:
     """By the folder's suffix; it needs a package that is not installed here."""
     from ataraxis.datamux.folder import Folder

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import shutil
+import struct
 import subprocess
 import warnings
 import weakref
@@ -120,7 +121,7 @@ def compare_neo(found: Mapping[str, dm.Recording], raw: Any) -> int:
             np.testing.assert_array_equal(read.t, np.asarray(t)[order])
             texts = np.asarray(labels).astype("U")[order]
             assert read.values["label"].tolist() == texts.tolist()
-            if durations is not None:
+            if durations is not None and len(durations):
                 long = raw.rescale_epoch_duration(durations, "float64", number)
                 np.testing.assert_array_equal(
                     read.values["duration"], np.asarray(long)[order]
@@ -662,7 +663,7 @@ def compare_ced(path: Path, reference: list[Any]) -> None:
         np.testing.assert_allclose(own.t, t, rtol=1e-9, atol=step / 2)
 
 
-# ---- further files of public sets: of TDT, Micromed, SpikeGadgets, WinEDR and others
+# ---- further files of public sets: of TDT, Micromed, SpikeGadgets and others
 
 
 @pytest.mark.parametrize(
@@ -681,8 +682,6 @@ def compare_ced(path: Path, reference: list[Any]) -> None:
         (GIN, "winedr/File_WinEDR_3.EDR", "WinEdrRawIO"),
         (GIN, "intan/intan_rhs_test_1.rhs", "IntanRawIO"),
         (GIN, "spikeglx/Noise4Sam_g0", "SpikeGLXRawIO"),
-        (GIN, "med/sine_waves.medd", "MedRawIO"),
-        (GIN, "alphaomega/mpx_map_version4", "AlphaOmegaRawIO"),
     ],
     ids=lambda value: value.rpartition("/")[2] if "/" in value else None,
 )  # fmt: skip
@@ -712,6 +711,114 @@ def test_spikegadgets_by_a_header_that_trodes_wrote(tmp_path: Path) -> None:
     stored = packets[:, -2 * 768 :].copy().view("<i2")
     ours = np.sort(found["trodes"].read().array, axis=1)
     np.testing.assert_array_equal(ours, np.sort(stored, axis=1))
+
+
+# ---- Alpha Omega
+
+
+def pieces_of_mpx(path: Path) -> dict[str, tuple[float, float, list[int], list[Any]]]:
+    """Of each channel: its rate, uV a step, numbers of blocks' first samples, blocks.
+
+    By the blocks of the device's manual alone.
+    """
+    data, at, found = path.read_bytes(), 0, {}
+    while (length := int.from_bytes(data[at : at + 2], "little")) != 0xFFFF:
+        kind = data[at + 2 : at + 3]
+        if kind == b"2":
+            is_analog, _, number = struct.unpack_from("<hhh", data, at + 8)
+            mode, resolution, khz = struct.unpack_from("<hff", data, at + 18)
+            if is_analog:
+                name = at + (48 if mode else 38)
+                (gain,) = struct.unpack_from("<h", data, name - 2)
+                text = data[name : at + length].partition(b"\0")[0].decode()
+                step = resolution / (gain / 100)
+                found[number] = (text, (khz * 1000, step, [], []))
+        elif kind == b"5":
+            (number,) = struct.unpack_from("<h", data, at + 4)
+            if number in found:
+                _, (_, _, firsts, blocks) = found[number]
+                blocks.append(np.frombuffer(data, "<i2", (length - 10) // 2, at + 6))
+                firsts += struct.unpack_from("<L", data, at + length - 4)
+        at += length
+    return dict(found.values())
+
+
+@pytest.mark.parametrize(
+    ("repository", "inside", "counts"),
+    [("cajigaslab/AlphaOmega-Reporter-MATLAB", "examples/sample_case",
+      (3_833_949, 134)),
+     (GIN, "alphaomega/mpx_map_version4", (1, 0))],
+    ids=["Neuro Omega", "AlphaRS"],
+)  # fmt: skip
+def test_alpha_omega(repository: str, inside: str, counts: tuple[int, int]) -> None:
+    """Neo's values and names; steps, and times of every stream, are the file's."""
+    folder = sample(repository, inside)
+    raw, found = read_by_neo("AlphaOmegaRawIO", folder), opened(folder)
+    channels = raw.header["signal_channels"]
+    samples = spikes = 0
+    for segment, notes in enumerate(raw.raw_annotations["blocks"][0]["segments"]):
+        files = [
+            pieces_of_mpx(Path(n)) for n in sorted(notes["file_origin"].splitlines())
+        ]
+        for number, head in enumerate(raw.header["signal_streams"]):
+            own = own_signal(found, number, 0, segment)
+            read = own.read()
+            values = np.asarray(
+                raw.get_analogsignal_chunk(0, segment, None, None, number)
+            )
+            names = [*channels["name"][channels["stream_id"] == head["id"]]]
+            assert [*own.stream.fields] == names
+            np.testing.assert_array_equal(read.array, values)
+            for place, name in enumerate(names):
+                parts = [file[name] for file in files if name in file]
+                blocks = [block for part in parts for block in part[3]]
+                stored = np.concatenate(blocks)
+                np.testing.assert_array_equal(read.array[:, place], stored)
+                numbers = [
+                    first + np.arange(len(block))
+                    for part in parts
+                    for first, block in zip(part[2], part[3], strict=True)
+                ]
+                rate, step = parts[0][:2]
+                t = np.concatenate(numbers) / rate
+                np.testing.assert_allclose(read.t, t, rtol=1e-12)
+                attrs = own.stream.attrs
+                np.testing.assert_allclose(attrs["gain"][place], step, rtol=1e-6)
+                assert attrs["scaled_unit"][place] == "uV"
+                samples += len(stored)
+        end = f":{segment}" if segment else ""
+        at = [
+            np.array(file[name][2]) / file[name][0]
+            for file in files
+            for name in raw.header["spike_channels"]["name"]
+            if name in file
+        ]
+        if at:
+            np.testing.assert_allclose(found[f"spikes{end}"].t, np.sort(np.hstack(at)))
+            spikes += len(found[f"spikes{end}"])
+    assert samples >= counts[0]
+    assert spikes >= counts[1]
+
+
+# ---- MED, by its maker's package
+
+
+@pytest.mark.parametrize(
+    ("repository", "inside", "count"),
+    [("MEDFormat/MEDPython", "var_sf.medd", 9_305_296),
+     (GIN, "med/sine_waves.medd", 1)],
+    ids=["four rates", "sine waves"],
+)  # fmt: skip
+def test_med(repository: str, inside: str, count: int) -> None:
+    """Of four rates, in three segments each."""
+    from ataraxis.datamux.sources import neo_mended
+
+    path = sample(repository, inside)
+    try:
+        neo_mended._check_med()
+    except ImportError as error:
+        pytest.skip(f"a Python with 'numpy<2' and 'dhn_med_py<2': {error}")
+    assert compare_neo(opened(path), read_by_neo("MedRawIO", path)) >= count
 
 
 # ---- MNE

@@ -417,6 +417,65 @@ def write_tdt(block: Path, values: np.ndarray) -> None:
     stem.with_suffix(".tev").write_bytes(data)
 
 
+# ---- Alpha Omega
+
+
+def write_mpx(
+    path: Path,
+    values: np.ndarray,
+    begun: int = 2000,
+    pause: int = 0,
+    spikes: Sequence[int] = (),
+    slow: np.ndarray | None = None,
+) -> None:
+    """Channels of a rate in blocks of 100 samples, and one of `spikes` if there are.
+
+    A pause, in samples, is behind the first 300. `slow` is of a quarter of the rate
+    and begins with the first whole number of its own samples before `begun`.
+    """
+    from neo.rawio import alphaomegarawio as ao
+
+    n, width = values.shape
+    blocks = []
+
+    def block(kind: bytes, body: bytes) -> None:
+        blocks.append(ao.HeaderType.pack(3 + len(body), kind) + body)
+
+    def channel(number: int, name: str, mode: int, hz: float, end: bytes) -> None:
+        block(
+            b"2",
+            ao.Type2DataBlock.pack(0, 1, 1, number, 0, 0, 0)
+            + ao.SDefAnalog.pack(mode, 38.0, hz / 1000, 100, 0)
+            + end
+            + name.encode()
+            + bytes(2),
+        )
+
+    def data(number: int, own: np.ndarray, first: int) -> None:
+        body = ao.SDataChannel.pack(b"\1", number) + own.astype("<i2").tobytes()
+        block(b"5", body + ao.SDataChannel_sample_id.pack(first))
+
+    stop = begun + pause + n
+    head = (0, 1, 1, 2, 3, 0, 4, 5, 2026, 1, begun / RATE, stop / RATE, 0, 4)
+    block(b"h", ao.SDataHeader.pack(*head, b"ARS", bytes(4), 0))
+    continuous = ao.SDefContinAnalog.pack(0.0, 2000)
+    for c in range(width):
+        channel(c, f"RAW {c}", 0, RATE, continuous)
+    if slow is not None:
+        channel(90, "LFP 0", 0, RATE / 4, continuous)
+    if spikes:
+        channel(99, "SEG 0", 1, RATE, ao.SDefLevelAnalog.pack(0, 0, 0, 0, 0, 2000))
+    for start in range(0, n, 100):
+        first = begun + start + (pause if start >= 300 else 0)
+        for c in range(width):
+            data(c, values[start : start + 100, c], first)
+    if slow is not None:
+        data(90, slow, begun // 4)
+    for spike in spikes:
+        data(99, values[:8, 0], spike)
+    path.write_bytes(b"".join(blocks) + ao.HeaderType.pack(65535, b"\0"))
+
+
 def write_nev(path: Path) -> None:
     """Version 2.3: two changes of the digital input, two spikes of electrode 1."""
     from neo.rawio import blackrockrawio as nev

@@ -32,6 +32,7 @@ from ataraxis.datamux.sources.neo_mended import (
     parsed,
     rate_of,
     reader_of_blocks,
+    spike_stamps,
     times_of,
 )
 from ataraxis.errors import RecordingError
@@ -251,7 +252,7 @@ def _signal_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recordi
             "scaled values"
         )
 
-    of_blocks = reader_of_blocks(raw, number)
+    of_blocks = reader_of_blocks(raw, number, at)
 
     def rows(start: int, stop: int) -> NDArray[Any]:
         if of_blocks is not None:
@@ -316,7 +317,7 @@ def _spike_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recordin
     units = unique_names([str(name) for name in header["name"]], "unit")
     times: list[NDArray[np.float64]] = []
     for number in range(len(header)):
-        stamps = raw.get_spike_timestamps(spike_channel_index=number, **_at(found))
+        stamps = spike_stamps(raw, number, _at(found))
         times.append(np.asarray(raw.rescale_spike_timestamp(stamps, "float64"), "f8"))
     names = np.repeat(np.array(units, "U"), [len(own) for own in times])
     return Recording.of(

@@ -3,12 +3,18 @@
 Plexon: the last block is given as zeros, and blocks of unequal lengths at wrong
 places. TDT: samples that a cut file lacks are given as zeros. Spike2: so are those by
 which one of several channels is shorter. Each is mended by the reader's own index of
-blocks, which it keeps to itself.
+blocks, which it keeps to itself. Alpha Omega: what lies between blocks with a pause is
+whatever memory has; its blocks are read one by one too, and a unit without a spike in
+a file has none, instead of an error.
 
 Plexon, NeuroExplorer and Open Ephys binary: samples behind a pause get the times that
 they would have without it, and Plexon's begin at 0. They get those of the file, by
 `times_of`. Blackrock, Neuralynx and Intan: a recording with pauses is refused; `parsed`
-asks for it once more.
+asks for it once more. Alpha Omega: signals of a lower rate begin by their own
+numbers, not with the file, and pauses are in the times; a step of its values is the
+resolution divided by the amplification, not the reverse.
+
+MED: `parsed` says at once what its package needs, not when samples are read.
 
 Intan in several files: auxiliary inputs have each value four times, and get a quarter
 of the rate at which they are stored, `rate_of`.
@@ -20,8 +26,9 @@ import re
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +53,8 @@ def parsed(kind: Any, argument: Mapping[str, str]) -> Any:
     """Return a reader with its header parsed, of a recording with pauses too."""
     name = kind.__name__
     options = _OPTIONS.get(name, {})
+    if name == "MedRawIO":
+        _check_med()
     raw = kind(**argument, **options)
     try:
         raw.parse_header()
@@ -57,7 +66,23 @@ def parsed(kind: Any, argument: Mapping[str, str]) -> Any:
             more["gap_tolerance_ms"] = _lynx_sample_ms(Path(argument["dirname"]))
         raw = kind(**argument, **options, **more)
         raw.parse_header()
+    if name == "AlphaOmegaRawIO":
+        gains = raw.header["signal_channels"]["gain"]
+        np.divide(1, gains, out=gains, where=gains != 0)
     return raw
+
+
+def _check_med() -> None:
+    """Raise `ImportError` if MED's package is of no use to neo here."""
+    try:
+        own = version("dhn-med-py")
+    except PackageNotFoundError:
+        own = "none"
+    if own.partition(".")[0] != "1" or int(np.__version__.partition(".")[0]) > 1:
+        raise ImportError(
+            "it needs dhn-med-py before 2, which needs NumPy before 2: found "
+            f"dhn-med-py {own} and NumPy {np.__version__}"
+        )
 
 
 def _lynx_sample_ms(folder: Path) -> float:
@@ -114,12 +139,10 @@ def _warn_of_shorter(raw: Any, path: Path) -> None:
 
 def _sizes(raw: Any, number: int, segment: int) -> dict[str, int]:
     """Return how many samples each channel of a stream of Spike2 has."""
-    channels = raw.header["signal_channels"]
-    own = raw.header["signal_streams"][number]["id"]
     blocks = raw._by_seg_data_blocks  # noqa: SLF001
     return {
         str(channel["name"]): int(blocks[int(channel["id"])][segment]["size"].sum())
-        for channel in channels[channels["stream_id"] == own]
+        for channel in _channels(raw, number)
     }
 
 
@@ -145,44 +168,98 @@ def _close(kept: dict[str, Any]) -> None:
         file.close()
 
 
+class _Blocks(NamedTuple):
+    """Where a channel's samples are: pieces of `buffers`, in order of time."""
+
+    buffers: list[Any]
+    of: NDArray[np.int64]  # number of a block's buffer
+    places: NDArray[np.int64]  # in bytes
+    counts: NDArray[np.int64]
+    numbers: NDArray[np.int64]  # of a block's first sample
+
+
+def _plx_blocks(raw: Any, number: int) -> list[_Blocks]:
+    kept = raw._data_blocks[5]  # noqa: SLF001
+    found = []
+    for channel in _channels(raw, number)["id"]:
+        own = kept[int(channel)]
+        of = np.zeros(len(own), np.int64)
+        places, counts = own["pos"].astype(np.int64), own["size"].astype(np.int64) // 2
+        found.append(_Blocks([raw._memmap], of, places, counts, of))  # noqa: SLF001
+    return found
+
+
+def _mpx_blocks(raw: Any, number: int, at: Mapping[str, int]) -> list[_Blocks]:
+    """Return the blocks of a part; a channel that is not in it has none."""
+    own = raw.header["signal_streams"][number]["id"]
+    part = raw._segments[at["seg_index"]]["streams"][own]  # noqa: SLF001
+    found = []
+    for channel in _channels(raw, number)["id"]:
+        kept = part[int(channel)]["positions"] if int(channel) in part else {}
+        blocks = [(of, *own) for of, name in enumerate(kept) for own in kept[name]]
+        rows = np.array(sorted(blocks, key=lambda block: block[1]), np.int64)
+        of, numbers, places, counts = rows.reshape(-1, 4).T
+        files = [raw._opened_files[name]["mmap"] for name in kept]  # noqa: SLF001
+        found.append(_Blocks(files, of, places, counts, numbers))
+    return found
+
+
+def _channels(raw: Any, number: int) -> NDArray[Any]:
+    """Return the rows of a stream's channels in the header."""
+    own = raw.header["signal_streams"][number]["id"]
+    channels = raw.header["signal_channels"]
+    found: NDArray[Any] = channels[channels["stream_id"] == own]
+    return found
+
+
 def reader_of_blocks(
-    raw: Any, number: int
+    raw: Any, number: int, at: Mapping[str, int]
 ) -> Callable[[int, int, Any], NDArray[Any]] | None:
     """Return ``rows(start, stop, channels)`` of a reader that has to be mended."""
-    if type(raw).__name__ != "PlexonRawIO":
+    if type(raw).__name__ == "PlexonRawIO":
+        blocks = _plx_blocks(raw, number)
+    elif type(raw).__name__ == "AlphaOmegaRawIO":
+        blocks = _mpx_blocks(raw, number, at)
+    else:
         return None
-    header = raw.header
-    own = header["signal_streams"][number]["id"]
-    channels = header["signal_channels"][header["signal_channels"]["stream_id"] == own]
-    kept = raw._data_blocks[5]  # noqa: SLF001
-    blocks = [kept[int(channel)] for channel in channels["id"]]
-    edges = [np.append(0, np.cumsum(each["size"] // 2)) for each in blocks]
+    edges = [np.append(0, np.cumsum(own.counts)) for own in blocks]
 
     def rows(start: int, stop: int, chosen: Any) -> NDArray[Any]:
         numbers = range(len(blocks)) if chosen is None else chosen
         out = np.empty((stop - start, len(numbers)), np.int16)
         for column, channel in enumerate(numbers):
-            edge = edges[channel]
+            own, edge = blocks[channel], edges[channel]
             first = int(np.searchsorted(edge, start, "right")) - 1
             last = int(np.searchsorted(edge, stop, "left"))
-            for at in range(first, last):
-                place = int(blocks[channel]["pos"][at])
-                begin, end = max(start, edge[at]), min(stop, edge[at + 1])
-                stored = raw._memmap[  # noqa: SLF001
-                    place + 2 * (begin - edge[at]) : place + 2 * (end - edge[at])
-                ]
-                out[begin - start : end - start, column] = stored.view(np.int16)
+            for block in range(first, last):
+                begin, end = max(start, edge[block]), min(stop, edge[block + 1])
+                place = int(own.places[block] + 2 * (begin - edge[block]))
+                out[begin - start : end - start, column] = np.frombuffer(
+                    own.buffers[own.of[block]], "<i2", end - begin, place
+                )
         return out
 
     return rows
+
+
+def spike_stamps(raw: Any, unit: int, at: Mapping[str, int]) -> NDArray[Any]:
+    """Return the stamps of a unit's spikes, none if the part does not know the unit."""
+    if type(raw).__name__ == "AlphaOmegaRawIO":
+        own = int(raw.header["spike_channels"]["id"][unit])
+        if own not in raw._segments[at["seg_index"]]["spikes"]:  # noqa: SLF001
+            return np.zeros(0, np.uint32)
+    stamps: NDArray[Any] = raw.get_spike_timestamps(spike_channel_index=unit, **at)
+    return stamps
 
 
 def times_of(
     raw: Any, number: int, at: Mapping[str, int], where: str
 ) -> NDArray[np.float64] | UniformTimes:
     """Return the times of signals, s: those of the reader, or those of the file."""
-    count = _count(raw, number, at)
     rate = rate_of(raw, number)
+    if type(raw).__name__ == "AlphaOmegaRawIO":
+        return _times_of_mpx(_mpx_blocks(raw, number, at), rate, where)
+    count = _count(raw, number, at)
     uniform = UniformTimes(
         count, rate, float(raw.get_signal_t_start(stream_index=number, **at))
     )
@@ -196,9 +273,7 @@ def times_of(
         every = max(1, len(numbers) // count)  # auxiliary inputs have fewer
         numbers = numbers[::every] - int(numbers[0])
         return _by_numbers(numbers, uniform, rate * every, where)
-    channels = raw.header["signal_channels"]
-    own = raw.header["signal_streams"][number]["id"]
-    channel = channels["id"][channels["stream_id"] == own][0]
+    channel = _channels(raw, number)["id"][0]
     if kind == "PlexonRawIO":
         blocks = raw._data_blocks[5][int(channel)]  # noqa: SLF001
         ticks, counts = blocks["timestamp"], blocks["size"] // 2
@@ -213,6 +288,23 @@ def times_of(
     else:
         return uniform
     return _in_pieces(np.asarray(ticks) / clock, np.asarray(counts), rate)
+
+
+def _times_of_mpx(
+    blocks: list[_Blocks], rate: float, where: str
+) -> NDArray[np.float64] | UniformTimes:
+    sizes = [int(own.counts.sum()) for own in blocks]
+    own = blocks[sizes.index(min(sizes))]
+    if min(sizes) < max(sizes):
+        warnings.warn(
+            f"{where}: its channels differ in length: {sizes}; the first {min(sizes)} "
+            "samples of each are read",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    if not min(sizes):
+        return UniformTimes(0, rate)
+    return _in_pieces(own.numbers / rate, own.counts, rate)
 
 
 def _in_pieces(
