@@ -93,6 +93,63 @@ def test_channels_that_only_one_file_of_alpha_omega_has(tmp_path: Path) -> None:
     assert len(found["Raw Analog:1"]) == 0
 
 
+# ---- SpikeGadgets: packets of more channels than are described
+
+
+REC = np.random.default_rng(4).integers(-9000, 9000, (300, 8)).astype("i2")
+IN_PACKETS = [0, 2, 4, 6, 1, 3, 5, 7]  # four chips of two channels, read in turn
+
+
+@pytest.mark.parametrize("saved", ["", 'saveDisplayedChanOnly="0"'])
+@pytest.mark.parametrize("shown", [[6, 1, 2], [0, 5, 7], [3]])
+def test_packets_of_all_channels(tmp_path: Path, saved: str, shown: list[int]) -> None:
+    """Neo takes packets for shorter ones, and gives what lies there."""
+    path = tmp_path / "a.rec"
+    neo_files.write_rec(path, REC, shown=shown, saved=saved)
+    found = dm.open_recordings(path)
+    own = found["trodes"].read()
+    assert [*own.values] == [f"trode{n}chan{n}" for n in sorted(shown)]
+    for n in shown:
+        stored = REC[:, IN_PACKETS.index(n)]
+        np.testing.assert_array_equal(own.values[f"trode{n}chan{n}"], stored)
+    inputs = found["ECU"].read().values
+    np.testing.assert_array_equal(inputs["Ain1"], REC[:, 0] + 1)
+    np.testing.assert_array_equal(inputs["Ain0"], REC[:, 0])
+    np.testing.assert_allclose(found["trodes"].t, np.arange(300) / 1000)
+
+
+def test_packets_of_displayed_channels(tmp_path: Path) -> None:
+    """Of a file that has only those."""
+    path = tmp_path / "a.rec"
+    saved = 'saveDisplayedChanOnly="1"'
+    neo_files.write_rec(path, REC[:, :3], saved=saved)
+    text = path.read_bytes().replace(b'numChannels="3"', b'numChannels="8"')
+    path.write_bytes(text)
+    own = dm.open_recordings(path)["trodes"]
+    np.testing.assert_array_equal(own.read().array, REC[:, :3])
+
+
+def test_lost_packets_leave_a_pause(tmp_path: Path) -> None:
+    numbers = 5000 + np.arange(300) + np.where(np.arange(300) >= 120, 700, 0)
+    path = tmp_path / "a.rec"
+    neo_files.write_rec(path, REC, numbers=numbers)
+    for own in dm.open_recordings(path).values():
+        np.testing.assert_allclose(own.t, (numbers - 5000) / 1000)
+    neo_files.write_rec(path, REC, numbers=numbers[::-1])
+    with pytest.raises(RecordingError, match="time stamps go back after sample 0"):
+        dm.open_recordings(path)
+
+
+def test_packets_without_their_mark_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.rec"
+    neo_files.write_rec(path, REC)
+    content = bytearray(path.read_bytes())
+    content[-25 * 50] = 0  # the mark of a packet
+    path.write_bytes(bytes(content))
+    with pytest.raises(RecordingError, match="not packets of 25 bytes"):
+        dm.open_recordings(path)
+
+
 @pytest.mark.parametrize(
     ("own", "numpy", "is_read"),
     [("1.1.2", "1.26.4", True), ("1.1.2", "2.4.0", False), ("2.0.6", "1.26.4", False)],

@@ -236,6 +236,17 @@ class TestSpikeGadgets(NeoContract):
     formats = (".rec",)
     suffix = ".rec"
     reader = "SpikeGadgetsRawIO"
+    stream = "trodes"
+
+    def read_reference(self, path: Path) -> Referred:
+        found = super().read_reference(path)
+        values = np.asarray(self.raw(path).get_analogsignal_chunk(stream_index=1))
+        return Referred(values, found.t)
+
+    def stored(self, raw: Any, number: int) -> np.ndarray:
+        """Inputs in the order of their names; neo has that of their places."""
+        stored = super().stored(raw, number)
+        return stored if number else stored[:, ::-1]
 
     def write(self, path: Path, names: list[str], values: np.ndarray) -> None:
         neo_files.write_rec(path, values)

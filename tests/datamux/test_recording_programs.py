@@ -704,6 +704,8 @@ def test_spikegadgets_by_a_header_that_trodes_wrote(tmp_path: Path) -> None:
     packet = header._raw_memmap.shape[1]
     packets = np.random.default_rng(0).integers(0, 256, (300, packet)).astype("u1")
     packets[:, 0] = 0x55
+    at = header._timestamp_byte
+    packets[:, at : at + 4] = np.arange(300, dtype="<u4")[:, None].view("u1")
     with path.open("ab") as file:
         file.write(packets.tobytes())
     found = opened(path)
@@ -711,6 +713,42 @@ def test_spikegadgets_by_a_header_that_trodes_wrote(tmp_path: Path) -> None:
     stored = packets[:, -2 * 768 :].copy().view("<i2")
     ours = np.sort(found["trodes"].read().array, axis=1)
     np.testing.assert_array_equal(ours, np.sort(stored, axis=1))
+
+
+JAGULAR = "kemerelab/jagular"
+
+
+def test_spikegadgets_with_pauses_and_more_channels_than_are_described() -> None:
+    """Packets of 128 channels, 80 of which are described: neo takes them for shorter.
+
+    The values, at the places that Trodes' order of chips gives.
+    """
+    path = sample(JAGULAR, "sample_data/sample_data_1.rec")
+    head, _, body = path.read_bytes().partition(b"</Configuration>\n")
+    assert head.count(b"<SpikeChannel ") == 80
+    packets = np.frombuffer(
+        body, [("mark", "u1"), ("devices", "u1", 41), ("n", "<u4"), ("v", "<i2", 128)]
+    )
+    assert (packets["mark"] == 0x55).all()
+    found = opened(path)
+    own = found["trodes"]
+    assert len(own.stream.fields) == 80
+    for name, values in own.read().values.items():
+        chip, local = divmod(int(name.partition("chan")[2]), 32)
+        np.testing.assert_array_equal(values, packets["v"][:, local * 4 + chip])
+    since = packets["n"].astype(np.int64) - int(packets["n"][0])
+    np.testing.assert_allclose(own.t, since / 30_000, rtol=1e-12)
+    raw = read_by_neo("SpikeGadgetsRawIO", path)
+    names = raw.header["signal_channels"]["name"]
+    assert [*found["ECU"].stream.fields, *own.stream.fields] == names.tolist()
+
+
+@pytest.mark.parametrize("number", range(2, 6))
+def test_spikegadgets_whose_numbers_go_back(number: int) -> None:
+    """Packets that were put together for a test: refused, with the place."""
+    path = sample(JAGULAR, f"sample_data/sample_data_{number}.rec")
+    with pytest.raises(RecordingError, match="time stamps go back after sample 0"):
+        opened(path)
 
 
 # ---- Alpha Omega

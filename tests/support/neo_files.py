@@ -366,22 +366,40 @@ def write_trc(path: Path, values: np.ndarray) -> None:
 # ---- SpikeGadgets
 
 
-def write_rec(path: Path, values: np.ndarray) -> None:
-    """Packets of a byte, a time and a sample of each channel."""
+def write_rec(
+    path: Path,
+    values: np.ndarray,
+    shown: Sequence[int] | None = None,
+    numbers: np.ndarray | None = None,
+    saved: str = "",
+) -> None:
+    """Packets of a byte, two analog inputs, a number and a sample of each channel.
+
+    Chips of two channels; `shown` are the channels that the header describes.
+    """
     n, width = values.shape
     trodes = "".join(
         f'<SpikeNTrode id="{c}" spikeScalingToUv="0.195"><SpikeChannel hwChan="{c}"/>'
         "</SpikeNTrode>\n"
-        for c in range(width)
+        for c in (range(width) if shown is None else shown)
+    )
+    inputs = "".join(
+        f'<Channel id="Ain{c}" dataType="analog" startByte="{2 - 2 * c}"/>'
+        for c in range(2)
     )
     head = (
-        '<?xml version="1.0"?>\n<Configuration>\n<GlobalConfiguration/>\n'
-        f'<HardwareConfiguration samplingRate="{RATE:g}" numChannels="{width}"/>\n'
-        f"<SpikeConfiguration>\n{trodes}</SpikeConfiguration>\n</Configuration>\n"
+        f'<?xml version="1.0"?>\n<Configuration>\n<GlobalConfiguration {saved}/>\n'
+        f'<HardwareConfiguration samplingRate="{RATE:g}" numChannels="{width}">'
+        f'<Device name="ECU" numBytes="4">{inputs}</Device></HardwareConfiguration>\n'
+        f'<SpikeConfiguration chanPerChip="2">\n{trodes}</SpikeConfiguration>\n'
+        "</Configuration>\n"
     )
-    kind = [("sync", "u1"), ("t", "<u4"), ("v", "<i2", (width,))]
+    kind = [("sync", "u1"), ("a", "<i2", 2), ("t", "<u4"), ("v", "<i2", (width,))]
     packets = np.zeros(n, kind)
     packets["sync"], packets["t"], packets["v"] = 0x55, np.arange(n), values
+    packets["a"] = values[:, :1] + [1, 0]  # Ain1 is the first
+    if numbers is not None:
+        packets["t"] = numbers
     path.write_bytes(head.encode() + packets.tobytes())
 
 

@@ -14,6 +14,9 @@ asks for it once more. Alpha Omega: signals of a lower rate begin by their own
 numbers, not with the file, and pauses are in the times; a step of its values is the
 resolution divided by the amplification, not the reverse.
 
+SpikeGadgets: packets of more channels than are described, and lost packets; see
+`spikegadgets`.
+
 MED: `parsed` says at once what its package needs, not when samples are read.
 
 Intan in several files: auxiliary inputs have each value four times, and get a quarter
@@ -34,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.datamux.recording import UniformTimes
+from ataraxis.datamux.sources.spikegadgets import Packets
 from ataraxis.errors import RecordingError
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -69,6 +73,9 @@ def parsed(kind: Any, argument: Mapping[str, str]) -> Any:
     if name == "AlphaOmegaRawIO":
         gains = raw.header["signal_channels"]["gain"]
         np.divide(1, gains, out=gains, where=gains != 0)
+    if name == "SpikeGadgetsRawIO":
+        raw.ataraxis_packets = Packets(raw, Path(argument["filename"]))
+        raw._raw_memmap = raw.ataraxis_packets.stored  # noqa: SLF001
     return raw
 
 
@@ -220,6 +227,11 @@ def reader_of_blocks(
         blocks = _plx_blocks(raw, number)
     elif type(raw).__name__ == "AlphaOmegaRawIO":
         blocks = _mpx_blocks(raw, number, at)
+    elif type(raw).__name__ == "SpikeGadgetsRawIO":
+        stream = raw.header["signal_streams"][number]["id"]
+        of_packets: Callable[[int, int, Any], NDArray[Any]]
+        of_packets = raw.ataraxis_packets.rows_of(stream)
+        return of_packets
     else:
         return None
     edges = [np.append(0, np.cumsum(own.counts)) for own in blocks]
@@ -268,6 +280,12 @@ def times_of(
         return uniform
     if kind == "OpenEphysBinaryRawIO":
         return _by_numbers(_numbers_beside(raw, number, at), uniform, rate, where)
+    if kind == "SpikeGadgetsRawIO":
+        numbers = raw.ataraxis_packets.stamps()
+        if int(numbers[-1]) - int(numbers[0]) == count - 1:
+            return uniform
+        since = np.asarray(numbers, np.int64) - int(numbers[0])
+        return _by_numbers(since, uniform, rate, where)
     if kind == "IntanRawIO" and raw.discontinuous_timestamps:
         numbers = np.asarray(raw.get_intan_timestamps())
         every = max(1, len(numbers) // count)  # auxiliary inputs have fewer
