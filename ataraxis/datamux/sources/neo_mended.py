@@ -175,7 +175,7 @@ def _close(kept: dict[str, Any]) -> None:
         file.close()
 
 
-class _Blocks(NamedTuple):
+class _Pieces(NamedTuple):
     """Where a channel's samples are: pieces of `buffers`, in order of time."""
 
     buffers: list[Any]
@@ -185,18 +185,18 @@ class _Blocks(NamedTuple):
     numbers: NDArray[np.int64]  # of a block's first sample
 
 
-def _plx_blocks(raw: Any, number: int) -> list[_Blocks]:
+def _plx_blocks(raw: Any, number: int) -> list[_Pieces]:
     kept = raw._data_blocks[5]  # noqa: SLF001
     found = []
     for channel in _channels(raw, number)["id"]:
         own = kept[int(channel)]
         of = np.zeros(len(own), np.int64)
         places, counts = own["pos"].astype(np.int64), own["size"].astype(np.int64) // 2
-        found.append(_Blocks([raw._memmap], of, places, counts, of))  # noqa: SLF001
+        found.append(_Pieces([raw._memmap], of, places, counts, of))  # noqa: SLF001
     return found
 
 
-def _mpx_blocks(raw: Any, number: int, at: Mapping[str, int]) -> list[_Blocks]:
+def _mpx_blocks(raw: Any, number: int, at: Mapping[str, int]) -> list[_Pieces]:
     """Return the blocks of a part; a channel that is not in it has none."""
     own = raw.header["signal_streams"][number]["id"]
     part = raw._segments[at["seg_index"]]["streams"][own]  # noqa: SLF001
@@ -207,7 +207,7 @@ def _mpx_blocks(raw: Any, number: int, at: Mapping[str, int]) -> list[_Blocks]:
         rows = np.array(sorted(blocks, key=lambda block: block[1]), np.int64)
         of, numbers, places, counts = rows.reshape(-1, 4).T
         files = [raw._opened_files[name]["mmap"] for name in kept]  # noqa: SLF001
-        found.append(_Blocks(files, of, places, counts, numbers))
+        found.append(_Pieces(files, of, places, counts, numbers))
     return found
 
 
@@ -309,7 +309,7 @@ def times_of(
 
 
 def _times_of_mpx(
-    blocks: list[_Blocks], rate: float, where: str
+    blocks: list[_Pieces], rate: float, where: str
 ) -> NDArray[np.float64] | UniformTimes:
     sizes = [int(own.counts.sum()) for own in blocks]
     own = blocks[sizes.index(min(sizes))]
