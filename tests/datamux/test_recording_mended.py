@@ -93,6 +93,35 @@ def test_channels_that_only_one_file_of_alpha_omega_has(tmp_path: Path) -> None:
     assert len(found["Raw Analog:1"]) == 0
 
 
+# ---- TDT
+
+
+def test_pauses_of_tdt(tmp_path: Path) -> None:
+    neo_files.write_tdt(tmp_path / "Block-1", VALUES, pause_s=0.4)
+    own = first_signal(tmp_path / "Block-1")
+    np.testing.assert_allclose(own.t, paused(320, 0.4), atol=1e-6)
+    np.testing.assert_array_equal(own.read().array, VALUES)
+
+
+def test_a_store_of_tdt_has_no_samples_of_another_ones_file(tmp_path: Path) -> None:
+    """Of a block that is read alone, neo takes the only `.sev` of a channel."""
+    block = tmp_path / "Block-1"
+    neo_files.write_tdt(block, VALUES)
+    (block / f"{tmp_path.name}_Block-1_Othr_Ch2.sev").write_bytes(bytes(9000))
+    np.testing.assert_array_equal(first_signal(block).read().array, VALUES)
+
+
+def test_a_cut_store_of_tdt_is_left_out_beside_whole_ones(tmp_path: Path) -> None:
+    block = tmp_path / "Block-1"
+    neo_files.write_tdt(block, VALUES, stores=["Wave", "Last"])
+    (samples,) = block.glob("*.tev")
+    samples.write_bytes(samples.read_bytes()[:-100])
+    with pytest.warns(RuntimeWarning, match="'Last' is left out: .* cut: its index"):
+        found = dm.open_recordings(block)
+    np.testing.assert_array_equal(found["Wave"].read().array, VALUES)
+    assert "Last" not in found
+
+
 # ---- SpikeGadgets: packets of more channels than are described
 
 

@@ -53,7 +53,7 @@ def opened(path: Path) -> dict[str, dm.Recording]:
 def read_by_neo(reader: str, path: Path, **options: Any) -> Any:
     rawio = pytest.importorskip("neo.rawio")
     kind = getattr(rawio, reader)
-    if kind.rawmode == "one-dir" and path.is_file():
+    if kind.rawmode == "one-dir" and path.is_file() and reader != "TdtRawIO":
         path = path.parent
     key = "filename" if "file" in kind.rawmode else "dirname"
     with warnings.catch_warnings():

@@ -406,31 +406,45 @@ def write_rec(
 # ---- Tucker-Davis Technologies
 
 
-def write_tdt(block: Path, values: np.ndarray) -> None:
-    """A block (a folder in a tank) of a stream in chunks of 64 samples."""
+def write_tdt(
+    block: Path,
+    values: np.ndarray,
+    stores: Sequence[str] = ("Wave",),
+    pause_s: float = 0.0,
+) -> None:
+    """A block (a folder in a tank) of stores, one after another.
+
+    In chunks of 64 samples. A pause is behind the first 320 samples.
+    """
     from neo.rawio import tdtrawio as tdt
 
     block.mkdir(parents=True)
     n, width = values.shape
     stem = block / f"{block.parent.name}_{block.name}"
-    fields = {
-        "StoreName": "Wave", "HeadName": "Wave", "Enabled": 1, "CircType": 0,
-        "NumChan": width, "StrobeMode": 0, "TankEvType": tdt.EVTYPE_STREAM,
-        "NumPoints": 64, "DataFormat": 2, "SampleFreq": RATE,
-    }  # fmt: skip
-    text = "".join(f"NAME={k};TYPE=S;VALUE={v};\r\n" for k, v in fields.items())
-    stem.with_suffix(".Tbk").write_bytes(text.encode() + b"[USERNOTEDELIMITER]")
+    texts = []
+    for store in stores:
+        fields = {
+            "StoreName": store, "HeadName": store, "Enabled": 1, "CircType": 0,
+            "NumChan": width, "StrobeMode": 0, "TankEvType": tdt.EVTYPE_STREAM,
+            "NumPoints": 64, "DataFormat": 2, "SampleFreq": RATE,
+        }  # fmt: skip
+        texts.append(
+            "".join(f"NAME={k};TYPE=S;VALUE={v};\r\n" for k, v in fields.items())
+        )
+    text = "[STOREHDRITEM]".join([*texts, "[USERNOTEDELIMITER]"])
+    stem.with_suffix(".Tbk").write_text(text)
     stem.with_suffix(".Tdx").write_bytes(b"")
     data, rows = b"", [(0, 0, b"", 0, 0, 0.0, 0, 0, 0.0)]
     rows.append((0, tdt.EVTYPE_MARK, b"\x01", 0, 0, 1000.0, 0, 0, 0.0))
-    for start in range(0, n, 64):
-        for c in range(width):
-            t = 1000.0 + start / RATE
-            rows.append(
-                (10 + 32, tdt.EVTYPE_STREAM, b"Wave", c + 1, 0, t, len(data), 2, RATE)
-            )
-            data += values[start : start + 64, c].astype("<i2").tobytes()
-    rows.append((0, tdt.EVTYPE_MARK, b"\x02", 0, 0, 1000.0 + n / RATE, 0, 0, 0.0))
+    for store in stores:
+        for start in range(0, n, 64):
+            t = 1000.0 + start / RATE + (pause_s if start >= 320 else 0)
+            for c in range(width):
+                kind = (10 + 32, tdt.EVTYPE_STREAM, store.encode(), c + 1)
+                rows.append((*kind, 0, t, len(data), 2, RATE))
+                data += values[start : start + 64, c].astype("<i2").tobytes()
+    stop = 1000.0 + n / RATE + pause_s
+    rows.append((0, tdt.EVTYPE_MARK, b"\x02", 0, 0, stop, 0, 0, 0.0))
     stem.with_suffix(".tsq").write_bytes(np.array(rows, tdt.tsq_dtype).tobytes())
     stem.with_suffix(".tev").write_bytes(data)
 

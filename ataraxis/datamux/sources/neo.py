@@ -26,9 +26,10 @@ from ataraxis.datamux.recording import (
     check_rate,
 )
 from ataraxis.datamux.sources.neo_mended import (
-    check_whole,
+    check_signals,
     folder_argument,
     has_durations,
+    look_after,
     parsed,
     rate_of,
     reader_of_blocks,
@@ -170,7 +171,7 @@ def _opened(folder: Folder, key: str) -> Any:
         raise RecordingError(
             f"{path}: {name} of neo does not read it: {type(error).__name__}: {error}"
         ) from error
-    check_whole(raw, path)
+    look_after(raw, path)
     raw.ataraxis_path = path
     return raw
 
@@ -233,6 +234,7 @@ def _signals(raw: Any, number: int, name: str, at: dict[str, int]) -> Stream:
 
 def _signal_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recording:
     number, at = found.attrs["neo"], _at(found)
+    check_signals(raw, number, at, where)
     rate = rate_of(raw, number)
     names = [*found.fields]
     check_fields(stream, names, where)

@@ -1,16 +1,17 @@
 """What readers of neo 0.14 leave wrong: samples as zeros, files and threads left open.
 
 Plexon: the last block is given as zeros, and blocks of unequal lengths at wrong
-places. TDT: samples that a cut file lacks are given as zeros. Spike2: so are those by
+places. TDT: samples that a cut file lacks are given as zeros, and a store may get
+those of the `.sev` of another one. Spike2: so are those by
 which one of several channels is shorter. Each is mended by the reader's own index of
 blocks, which it keeps to itself. Alpha Omega: what lies between blocks with a pause is
 whatever memory has; its blocks are read one by one too, and a unit without a spike in
 a file has none, instead of an error.
 
-Plexon, NeuroExplorer and Open Ephys binary: samples behind a pause get the times that
-they would have without it, and Plexon's begin at 0. They get those of the file, by
-`times_of`. Blackrock, Neuralynx and Intan: a recording with pauses is refused; `parsed`
-asks for it once more. Alpha Omega: signals of a lower rate begin by their own
+Plexon, NeuroExplorer, TDT and Open Ephys binary: samples behind a pause get the times
+that they would have without it, and Plexon's begin at 0. They get those of the file,
+by `times_of`. Blackrock, Neuralynx and Intan: a recording with pauses is refused;
+`parsed` asks for it once more. Alpha Omega: signals of a lower rate begin by their own
 numbers, not with the file, and pauses are in the times; a step of its values is the
 resolution divided by the amplification, not the reverse.
 
@@ -51,6 +52,7 @@ _PAUSED: dict[str, dict[str, Any]] = {
 _REFUSED = re.compile(r"gaps? in |not continuous")
 _LYNX_HZ = re.compile(rb"-SamplingFrequency\s+([0-9.]+)")
 _LYNX_HEADER = 16384
+_SEV = re.compile(r"_(.{4})_ch\d+\.sev$", re.IGNORECASE)  # of a store of TDT
 
 
 def parsed(kind: Any, argument: Mapping[str, str]) -> Any:
@@ -63,6 +65,7 @@ def parsed(kind: Any, argument: Mapping[str, str]) -> Any:
     try:
         raw.parse_header()
     except Exception as error:  # each of neo's readers raises what it likes
+        _close(vars(raw))
         if name not in _PAUSED or not _REFUSED.search(str(error)):
             raise
         more = dict(_PAUSED[name])
@@ -73,6 +76,8 @@ def parsed(kind: Any, argument: Mapping[str, str]) -> Any:
     if name == "AlphaOmegaRawIO":
         gains = raw.header["signal_channels"]["gain"]
         np.divide(1, gains, out=gains, where=gains != 0)
+    if name == "TdtRawIO":
+        _mend_tdt(raw)
     if name == "SpikeGadgetsRawIO":
         raw.ataraxis_packets = Packets(raw, Path(argument["filename"]))
         raw._raw_memmap = raw.ataraxis_packets.stored  # noqa: SLF001
@@ -109,26 +114,49 @@ def folder_argument(name: str, path: Path) -> Path:
     return path
 
 
-def check_whole(raw: Any, path: Path) -> None:
-    """Raise `RecordingError` if a reader would give zeros for samples not there.
-
-    Also warns of channels that it left out, and closes the reader's files when it is
-    not used any more.
-    """
+def look_after(raw: Any, path: Path) -> None:
+    """Warn of channels that a reader leaves out; close its files with it."""
     weakref.finalize(raw, _close, vars(raw))
     for empty in getattr(raw, "_empty_ncs", ()):
         warnings.warn(f"{empty} has no samples: left out", RuntimeWarning, stacklevel=2)
     if type(raw).__name__ == "Spike2RawIO":
         _warn_of_shorter(raw, path)
-    for segment, channels in getattr(raw, "_sigs_index", {}).items():
-        for channel, index in channels.items():
-            there = len(raw._sigs_data_buf[segment][channel])  # noqa: SLF001
-            needed = int((index["offset"] + (index["size"] - 10) * 4).max(initial=0))
-            if needed > there:
-                raise RecordingError(
-                    f"{path}: cut: its index needs {needed} bytes of samples, found "
-                    f"{there}"
-                )
+
+
+def check_signals(raw: Any, number: int, at: Mapping[str, int], where: str) -> None:
+    """Raise `RecordingError` if a reader would give zeros for samples of a stream."""
+    if type(raw).__name__ != "TdtRawIO":
+        return
+    for index, buffer in _tdt_chunks(raw, number, at):
+        there = 0 if buffer is None else len(buffer)
+        needed = int((index["offset"] + (index["size"] - 10) * 4).max(initial=0))
+        if needed > there:
+            raise RecordingError(
+                f"{where}: cut: its index needs {needed} bytes of samples, found "
+                f"{there}"
+            )
+
+
+def _tdt_chunks(raw: Any, number: int, at: Mapping[str, int]) -> list[tuple[Any, Any]]:
+    """Return of each channel of a stream its rows of the index, and where they lie."""
+    own = raw.header["signal_streams"][number]["id"]
+    numbers = np.flatnonzero(raw.header["signal_channels"]["stream_id"] == own)
+    index = raw._sigs_index[at["seg_index"]]  # noqa: SLF001
+    buffers = raw._sigs_data_buf[at["seg_index"]]  # noqa: SLF001
+    return [(index[channel], buffers[channel]) for channel in numbers.tolist()]
+
+
+def _mend_tdt(raw: Any) -> None:
+    """Let stores have their own samples, not those of a file of another store."""
+    header = raw.header
+    names = {head["id"]: head["name"] for head in header["signal_streams"]}
+    for segment, buffers in raw._sigs_data_buf.items():  # noqa: SLF001
+        for channel, buffer in buffers.items():
+            file = getattr(buffer, "filename", None)
+            of = _SEV.search(Path(file).name) if file else None
+            own = names[header["signal_channels"]["stream_id"][channel]]
+            if of is not None and of[1] != own:
+                buffers[channel] = raw._tev_datas[segment]  # noqa: SLF001
 
 
 def _warn_of_shorter(raw: Any, path: Path) -> None:
@@ -303,6 +331,10 @@ def times_of(
         ticks, starts = words[:pieces], words[pieces:].astype(np.int64)
         counts = np.diff(np.append(starts, count))
         clock = float(raw.global_header["freq"])
+    elif kind == "TdtRawIO":
+        ticks = _tdt_chunks(raw, number, at)[0][0]["timestamp"]
+        ticks = ticks - ticks[0] + uniform[0]
+        counts, clock = np.full(len(ticks), count // len(ticks)), 1.0
     else:
         return uniform
     return _in_pieces(np.asarray(ticks) / clock, np.asarray(counts), rate)
