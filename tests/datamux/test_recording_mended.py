@@ -382,3 +382,54 @@ def test_scanimage_3(
             own.read().values["image"], images[place :: len(names)]
         )
         assert own.stream.rate_hz == rate
+
+
+SCANIMAGE = "SI.hChannels.channelSave = [1;2]\nSI.hRoiManager.scanFrameRate = 30"
+
+
+def write_scanimage(path: Path, stamps: list[str], big: bool, order: str) -> np.ndarray:
+    """Images of two channels, each with a line for its description."""
+    tifffile = pytest.importorskip("tifffile")
+    images = (
+        np.random.default_rng(6).integers(0, 9999, (len(stamps), 6, 5)).astype("i2")
+    )
+    with tifffile.TiffWriter(path, bigtiff=big, byteorder=order) as file:
+        for image, stamp in zip(images, stamps, strict=True):
+            text = f"frameNumbers = 1\nacquisitionNumbers = 1\n{stamp}\nendOf = 0"
+            file.write(
+                image, description=text, software=SCANIMAGE, metadata=None,
+                contiguous=False,
+            )  # fmt: skip
+    return images
+
+
+@pytest.mark.parametrize(("big", "order"), [(True, "<"), (True, ">"), (False, "<")])
+@pytest.mark.parametrize("name", ["frameTimestamps_sec", "Frame Timestamp(s)"])
+def test_times_of_scanimage_are_its_stamps(
+    tmp_path: Path, big: bool, order: str, name: str
+) -> None:
+    """Pauses between volumes and acquisitions are said nowhere else."""
+    t = [0.0, 0.0171776, 0.83110185, 0.8482798]
+    stamps = [f"{name} = {own:.9f}" for own in t for _ in range(2)]
+    images = write_scanimage(tmp_path / "a.tif", stamps, big, order)
+    found = dm.open_recordings(tmp_path / "a.tif")
+    assert [*found] == ["channel1", "channel2"]
+    for place, own in enumerate(found.values()):
+        np.testing.assert_allclose(own.t, t, atol=1e-9)
+        np.testing.assert_array_equal(own.read().values["image"], images[place::2])
+        assert own.stream.rate_hz == 30
+        assert own.locate(0.83110185) == 2
+
+
+def test_scanimage_with_an_image_without_a_stamp(tmp_path: Path) -> None:
+    stamps = [f"frameTimestamps_sec = {n}" for n in (0, 0, 2, 2)] + ["", ""]
+    write_scanimage(tmp_path / "a.tif", stamps, True, "<")
+    own = dm.open_recordings(tmp_path / "a.tif")["channel1"]
+    np.testing.assert_allclose(own.t, np.arange(3) / 30)
+
+
+def test_scanimage_whose_stamps_go_back_is_refused(tmp_path: Path) -> None:
+    stamps = [f"frameTimestamps_sec = {n}" for n in (0, 0, 2, 2, 1, 1)]
+    write_scanimage(tmp_path / "a.tif", stamps, True, "<")
+    with pytest.raises(RecordingError, match=r"go back after frame 1: from 2\.0000"):
+        dm.open_recordings(tmp_path / "a.tif")

@@ -30,6 +30,7 @@ from ataraxis.errors import RecordingError
 
 MNE_DATA = "mne-tools/mne-testing-data"
 GIN = "https://gin.g-node.org/NeuralEnsemble/ephy_testing_data"
+OPHYS = "https://gin.g-node.org/CatalystNeuro/ophys_testing_data"
 
 
 def shipped(package: str, inside: str, install: str) -> Path:
@@ -94,7 +95,7 @@ def own_stream(
     )
 
 
-def compare_neo(found: Mapping[str, dm.Recording], raw: Any) -> int:
+def compare_neo(found: Mapping[str, dm.Recording], raw: Any, without: str = "") -> int:
     """Compare every block and segment; return how many samples were compared."""
     header, samples, streams = raw.header, 0, 0
     channels = header["signal_channels"]
@@ -104,6 +105,8 @@ def compare_neo(found: Mapping[str, dm.Recording], raw: Any) -> int:
     for place, (block, segment) in enumerate(places):
         end = f":{place}" if place else ""
         for number, head in enumerate(header["signal_streams"]):
+            if head["name"] == without:
+                continue
             own = own_signal(found, number, block, segment)
             compare_signal(own, raw, number, block, segment)
             mine = channels[channels["stream_id"] == head["id"]]
@@ -1001,3 +1004,80 @@ def test_scanimage_3() -> None:
     rate = 8.13802083333333  # state.acq.frameRate
     assert own.stream.rate_hz == rate
     np.testing.assert_allclose(own.t, np.arange(30) / rate, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("inside", "channels", "frames"),
+    [
+        ("scanimage_20220923_noroi.tif", 2, 12),
+        ("volumetric_single_channel_multi_file/vol_one_ch_multi_files_00001_00003.tif",
+         1, 160),
+        ("volumetric_single_channel_single_file_no_flyback/"
+         "vol_no_flyback_00001_00001.tif", 1, 90),
+        ("volumetric_two_channels_multi_file/vol_two_ch_multi_files_00001_00010.tif",
+         2, 160),
+    ],
+    ids=["2023, slices", "2021, third file", "2021, volumes", "2021, two channels"],
+)  # fmt: skip
+def test_scanimage(inside: str, channels: int, frames: int) -> None:
+    """BigTIFF with pauses: images, channels and each stamp as tifffile reads them."""
+    tifffile = pytest.importorskip("tifffile")
+    path = sample(OPHYS, f"imaging_datasets/ScanImage/{inside}")
+    with tifffile.TiffFile(path) as file:
+        saved = file.scanimage_metadata["FrameData"]["SI.hChannels.channelSave"]
+        images = np.stack([page.asarray() for page in file.pages])
+        lines = [page.description.splitlines() for page in file.pages]
+    t = [
+        float(line.partition("=")[2])
+        for page in lines
+        for line in page
+        if line.startswith("frameTimestamps_sec")
+    ]
+    found = opened(path)
+    names = [f"channel{n}" for n in np.ravel(saved)] if channels > 1 else ["frames"]
+    assert [*found] == names
+    for place, own in enumerate(found.values()):
+        assert len(own) == frames
+        np.testing.assert_array_equal(
+            own.read().values["image"], images[place::channels]
+        )
+        np.testing.assert_array_equal(own.t, t[place::channels])
+
+
+def test_images_that_another_writer_of_scanimages_files_wrote() -> None:
+    """ScanImageTiffIO, in C++; it does not say that two channels were saved."""
+    tifffile = pytest.importorskip("tifffile")
+    path = sample("rhayman/ScanImageTiffIO", "tests/data/test_file1.tif")
+    (own,) = opened(path).values()
+    images = tifffile.imread(path, series=None, key=range(6))
+    np.testing.assert_array_equal(own.read().values["image"], images)
+    t = [0, 0, 0.033351950, 0.033351950, 0.066703900, 0.066703900]
+    np.testing.assert_array_equal(own.t, t)
+    assert own.stream.rate_hz == 29.9786
+
+
+# ---- TDT, by its maker's package
+
+
+def test_tdt_by_the_package_of_its_maker() -> None:
+    """A block of Synapse, cut for tests: its one cut store is left out."""
+    path = sample(
+        OPHYS, "fiber_photometry_datasets/TDT/Photo_249_391-200721-120136_stubbed"
+    )
+    with pytest.warns(RuntimeWarning, match="'Fi1r' is left out: .* cut: its index"):
+        found = dm.open_recordings(path)
+    raw = read_by_neo("TdtRawIO", next(path.glob("*.tsq")))
+    compare_neo(found, raw, without="Fi1r")
+    tdt = pytest.importorskip("tdt", reason="pip install --no-deps tdt, of TDT")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        block = tdt.read_block(str(path))
+    for name, store in block.streams.items():
+        if name != "Fi1r":
+            own = found[name]
+            np.testing.assert_array_equal(own.read().array.T, np.atleast_2d(store.data))
+            t = store.start_time + np.arange(len(own)) / store.fs
+            np.testing.assert_allclose(own.t, t, atol=2e-6)
+    for name, store in block.epocs.items():
+        np.testing.assert_allclose(found[name].t, store.onset, atol=2e-6)
+    assert sum(len(found[name]) for name in block.epocs.keys()) == 1567  # noqa: SIM118
