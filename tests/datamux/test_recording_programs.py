@@ -110,8 +110,8 @@ def compare_neo(found: Mapping[str, dm.Recording], raw: Any, without: str = "") 
             own = own_signal(found, number, block, segment)
             compare_signal(own, raw, number, block, segment)
             mine = channels[channels["stream_id"] == head["id"]]
-            for field, name in zip(own_names(own.stream), mine["name"], strict=True):
-                assert field == name or not name
+            for field, name in zip(own.stream.fields, mine["name"], strict=True):
+                assert name in ("", field, field.partition("#")[0])
             samples += len(own) * len(mine)
             streams += 1
         for number, name in enumerate(header["event_channels"]["name"]):
@@ -360,6 +360,35 @@ def compare_axograph(found: Mapping[str, dm.Recording], reference: Any) -> None:
 # ---- NeuroExplorer, by its maker's writer
 
 
+@pytest.mark.parametrize("name", ["File_neuroexplorer_1", "File_neuroexplorer_2"])
+def test_neuroexplorer(name: str) -> None:
+    """Of the program itself: neo's values, and the times of the file's pieces."""
+    path = sample(GIN, f"neuroexplorer/{name}.nex")
+    raw, found = read_by_neo("NeuroExplorerRawIO", path), opened(path)
+    data = path.read_bytes()
+    (clock,) = struct.unpack_from("<d", data, 264)
+    (variables,) = struct.unpack_from("<i", data, 280)
+    pieces = {}
+    for head in range(544, 544 + 208 * variables, 208):
+        kind, _, text, place, count = struct.unpack_from("<ii64sii", data, head)
+        if kind == 5:
+            words = np.frombuffer(data, "<i4", 2 * count, place).reshape(2, count)
+            pieces[text.partition(b"\0")[0].decode()] = words
+    samples = pauses = 0
+    for number in range(len(raw.header["signal_streams"])):
+        own = own_signal(found, number, 0, 0)
+        values = np.asarray(raw.get_analogsignal_chunk(0, 0, None, None, number))
+        np.testing.assert_array_equal(own.read().array, values)
+        begun, starts = pieces[next(iter(own.stream.fields))]
+        step = 1 / own.stream.rate_hz
+        np.testing.assert_allclose(own.t[starts], begun / clock, atol=step / 2)
+        pauses += int((np.diff(own.t) > 2 * step).sum())
+        samples += len(own)
+    assert samples > 600_000
+    assert pauses > 0
+    compare_neo({n: r for n, r in found.items() if not r.stream.rate_hz}, _Quiet(raw))
+
+
 def test_neuroexplorer_that_its_makers_package_writes(tmp_path: Path) -> None:
     """Two rates, a pause, events, intervals, markers, neurons and waveforms."""
     nex = pytest.importorskip(
@@ -551,6 +580,42 @@ def test_plexon(name: str) -> None:
     assert len(found["spikes"]) > 100
 
 
+def test_plexon_signals() -> None:
+    """Neo's values but for its last block of zeros, and the stamp of each block."""
+    path = sample(GIN, "plexon/File_plexon_3.plx")
+    raw = read_by_neo("PlexonRawIO", path, progress_bar=False)
+    data, found = path.read_bytes(), opened(path)
+    clock, *counts = struct.unpack_from("<4i", data, 136)
+    at = 7504 + 1020 * counts[0] + 296 * (counts[1] + counts[2])
+    pieces: dict[int, list[tuple[int, Any]]] = {}
+    while at < len(data):
+        kind, _, stamp, channel, _, waves, words = struct.unpack_from(
+            "<hHIhhhh", data, at
+        )
+        if kind == 5:
+            own = np.frombuffer(data, "<i2", waves * words, at + 16)
+            pieces.setdefault(channel, []).append((stamp, own))
+        at += 16 + 2 * waves * words
+    channels, samples = raw.header["signal_channels"], 0
+    for number, head in enumerate(raw.header["signal_streams"]):
+        own_read = own_signal(found, number, 0, 0).read()
+        neo = np.asarray(raw.get_analogsignal_chunk(0, 0, None, None, number))
+        mine = channels[channels["stream_id"] == head["id"]]
+        for place, (name, channel) in enumerate(mine[["name", "id"]].tolist()):
+            blocks = pieces[int(channel)]
+            stored = np.concatenate([block for _, block in blocks])
+            ours = own_read.values[name]
+            np.testing.assert_array_equal(ours, stored)
+            whole = len(stored) - len(blocks[-1][1])
+            np.testing.assert_array_equal(neo[:whole, place], ours[:whole])
+            edges = np.append(0, np.cumsum([len(block) for _, block in blocks]))[:-1]
+            t = np.array([stamp for stamp, _ in blocks]) / clock
+            step = 1 / float(mine["sampling_rate"][place])
+            np.testing.assert_allclose(own_read.t[edges], t, atol=step / 2)
+            samples += len(stored)
+    assert samples == 600_806
+
+
 class _Quiet:
     """A reader of neo without its signals."""
 
@@ -669,6 +734,12 @@ def compare_ced(path: Path, reference: list[Any]) -> None:
 # ---- further files of public sets: of TDT, Micromed, SpikeGadgets and others
 
 
+AXON = ["File_axon_1", "File_axon_2", "File_axon_3", "File_axon_5", "File_axon_6",
+        "File_axon_7", "test_file_edr3"]  # fmt: skip
+AXOGRAPH = ["AxoGraph_X_File.axgx", "File_axograph.axgd", "episodic.axgd",
+            "events_and_epochs.axgx"]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("repository", "inside", "reader"),
     [
@@ -679,6 +750,26 @@ def compare_ced(path: Path, reference: list[Any]) -> None:
         ("VH-Lab/NDR-matlab", "example_data/example.rhd", "IntanRawIO"),
         ("VH-Lab/NDR-matlab", "example_data/example.smr", "Spike2RawIO"),
         (GIN, "tdt/aep_05", "TdtRawIO"),
+        *((GIN, f"axon/{name}.abf", "AxonRawIO") for name in AXON),
+        *((GIN, f"axograph/{name}", "AxographRawIO") for name in AXOGRAPH),
+        (GIN, "blackrock/blackrock_2_1/l101210-001.nev", "BlackrockRawIO"),
+        (GIN, "blackrock/segment/PauseCorrect/pause_correct.nev", "BlackrockRawIO"),
+        (GIN, "blackrock/segment/ResetCorrect/reset.nev", "BlackrockRawIO"),
+        (GIN, "neuralynx/Cheetah_v1.1.0/original_data", "NeuralynxRawIO"),
+        (GIN, "neuralynx/Cheetah_v6.4.1dev/original_data", "NeuralynxRawIO"),
+        (GIN, "openephys/OpenEphys_SampleData_1", "OpenEphysRawIO"),
+        (GIN, "openephys/OpenEphys_SampleData_2_(multiple_starts)", "OpenEphysRawIO"),
+        (GIN, "openephysbinary/v0.4.4.1_with_video_tracking/experiment1/recording1",
+         "OpenEphysBinaryRawIO"),
+        (GIN, "openephysbinary/v0.5.x_two_nodes/RecordNode103/experiment1/recording2",
+         "OpenEphysBinaryRawIO"),
+        (GIN, "spike2/File_spike2_1.smr", "Spike2RawIO"),
+        (GIN, "spike2/File_spike2_3.smr", "Spike2RawIO"),
+        (GIN, "spikegadgets/W122_06_09_2019_1_fromSD.rec", "SpikeGadgetsRawIO"),
+        (GIN, "spikeglx/DigitalChannelTest_g0", "SpikeGLXRawIO"),
+        (GIN, "spikeglx/NP2_with_sync", "SpikeGLXRawIO"),
+        (GIN, "spikeglx/np_ultra_stub/p5_g0/p5_g0_imec0", "SpikeGLXRawIO"),
+        (GIN, "winwcp/File_winwcp_1.wcp", "WinWcpRawIO"),
         (GIN, "micromed/File_micromed_1.TRC", "MicromedRawIO"),
         (GIN, "spikegadgets/20210225_em8_minirec2_ac.rec", "SpikeGadgetsRawIO"),
         (GIN, "winedr/File_WinEDR_1.EDR", "WinEdrRawIO"),
