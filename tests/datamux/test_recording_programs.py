@@ -489,6 +489,38 @@ def test_intan_stimulator() -> None:
     assert compare_neo(opened(path), read_by_neo("IntanRawIO", path)) > 1e5
 
 
+def test_intan_stimulator_by_the_reader_of_its_maker(tmp_path: Path) -> None:
+    """Of a file of our own in Intan's layout: values, steps of the current, times."""
+    import neo_files
+
+    path = sample(
+        "Intan-Technologies/load-rhs-notebook-python", "importrhsutilities.py"
+    )
+    spec = importlib.util.spec_from_file_location("importrhsutilities", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    source = np.random.default_rng(0)
+    values = source.integers(-9000, 9000, (1280, 3)).astype("i2")
+    words = source.integers(0, 1 << 16, values.shape) & 0b1110_0001_1111_1111
+    neo_files.write_rhs(tmp_path / "a.rhs", values, words.astype("u2"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves the file open
+        read, _ = module.load_file(str(tmp_path / "a.rhs"))
+    found = opened(tmp_path / "a.rhs")
+    own = found["RHS2000 amplifier channel"]
+    attrs = own.stream.attrs
+    ours = own.read().array * np.array(attrs["gain"]) + np.array(attrs["offset"])
+    np.testing.assert_allclose(ours.T, read["amplifier_data"], atol=1e-9)
+    assert attrs["scaled_unit"] == ["uV"] * 3
+    np.testing.assert_array_equal(own.t, read["t"])
+    current = found["Stim channel"]
+    ampere = current.read().array * np.array(current.stream.attrs["gain"])
+    np.testing.assert_allclose(ampere.T * 1e6, read["stim_data"], rtol=1e-6)
+    assert current.stream.attrs["scaled_unit"] == ["A"] * 3
+
+
 # ---- Neuralynx
 
 LYNX = np.dtype(

@@ -304,8 +304,11 @@ def write_info_rhd(folder: Path, values: np.ndarray, stamps: np.ndarray) -> None
     )
 
 
-def write_rhs(path: Path, values: np.ndarray) -> None:
-    """A stimulator's file, version 3.0, without its DC amplifiers."""
+def write_rhs(path: Path, values: np.ndarray, words: np.ndarray | None = None) -> None:
+    """A stimulator's file, version 3.0, without its DC amplifiers.
+
+    `words` are those of the stimulation: a step's number, its sign and flags.
+    """
     width = values.shape[1]
     head = struct.pack("<Ihhfh8fh2f2h3f", 0xD69127AC, 3, 0, RATE, 0, *[1.0] * 8, 0,
                        1000, 1000, 0, 0, 1e-6, 1e-6, 0)  # fmt: skip
@@ -314,18 +317,20 @@ def write_rhs(path: Path, values: np.ndarray) -> None:
     )
     head += _text("Port A") + _text("A") + struct.pack("<hhh", 1, width, width)
     head += b"".join(_intan_channel(f"A-{c:03d}", c, True) for c in range(width))
-    path.write_bytes(head + _intan_blocks(values, stimulated=True))
+    path.write_bytes(
+        head + _intan_blocks(values, np.zeros_like(values) if words is None else words)
+    )
 
 
-def _intan_blocks(values: np.ndarray, stimulated: bool = False) -> bytes:
+def _intan_blocks(values: np.ndarray, words: np.ndarray | None = None) -> bytes:
     data = b""
     for start in range(0, len(values), 128):
         part = values[start : start + 128]
         assert len(part) == 128, "blocks are whole"
         data += np.arange(start, start + 128, dtype="<i4").tobytes()
         data += (part.T.astype("i4") + 32768).astype("<u2").tobytes()
-        if stimulated:
-            data += np.zeros(part.shape, "<u2").tobytes()
+        if words is not None:
+            data += words[start : start + 128].T.astype("<u2").tobytes()
     return data
 
 
