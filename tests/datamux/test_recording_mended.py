@@ -130,9 +130,9 @@ IN_PACKETS = [0, 2, 4, 6, 1, 3, 5, 7]  # four chips of two channels, read in tur
 
 
 @pytest.mark.parametrize("saved", ["", 'saveDisplayedChanOnly="0"'])
-@pytest.mark.parametrize("shown", [[6, 1, 2], [0, 5, 7], [3]])
+@pytest.mark.parametrize("shown", [[6, 1, 2], [0, 5, 7], [3], [6, 1]])
 def test_packets_of_all_channels(tmp_path: Path, saved: str, shown: list[int]) -> None:
-    """Neo takes packets for shorter ones, and gives what lies there."""
+    """Neo takes packets for shorter ones, and gives what lies there, or refuses."""
     path = tmp_path / "a.rec"
     neo_files.write_rec(path, REC, shown=shown, saved=saved)
     found = dm.open_recordings(path)

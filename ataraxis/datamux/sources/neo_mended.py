@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.datamux.recording import UniformTimes
-from ataraxis.datamux.sources.spikegadgets import Packets
+from ataraxis.datamux.sources.spikegadgets import parsed_rec
 from ataraxis.errors import RecordingError
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -61,6 +61,8 @@ def parsed(kind: Any, argument: Mapping[str, str]) -> Any:
     options = _OPTIONS.get(name, {})
     if name == "MedRawIO":
         _check_med()
+    if name == "SpikeGadgetsRawIO":
+        return parsed_rec(kind, Path(argument["filename"]))
     raw = kind(**argument, **options)
     try:
         raw.parse_header()
@@ -78,9 +80,6 @@ def parsed(kind: Any, argument: Mapping[str, str]) -> Any:
         np.divide(1, gains, out=gains, where=gains != 0)
     if name == "TdtRawIO":
         _mend_tdt(raw)
-    if name == "SpikeGadgetsRawIO":
-        raw.ataraxis_packets = Packets(raw, Path(argument["filename"]))
-        raw._raw_memmap = raw.ataraxis_packets.stored  # noqa: SLF001
     return raw
 
 

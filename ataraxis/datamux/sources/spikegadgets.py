@@ -22,12 +22,32 @@ _MARK = 0x55
 _LOOKED_AT = 1000  # packets
 _HEAD_END = b"</Configuration>"
 _PER_CHIP = 32  # where the header does not say it
+_ORDER = "_intan_hwchans_in_binary_order"  # of neo
+
+
+def parsed_rec(kind: Any, path: Path) -> Any:
+    """Return neo's reader of a file, with `ataraxis_packets`."""
+    raw = kind(str(path))
+    try:
+        raw.parse_header()
+    except KeyError:  # it seeks channels of the hardware that are not described
+        raw = type(kind.__name__, (kind,), {_ORDER: _ascending})(str(path))
+        raw.parse_header()
+        raw.ataraxis_packets = Packets(raw, path, is_whole=True)
+    else:
+        raw.ataraxis_packets = Packets(raw, path)
+    raw._raw_memmap = raw.ataraxis_packets.stored  # noqa: SLF001
+    return raw
+
+
+def _ascending(_raw: Any, config: Any, *_counts: int) -> list[int]:
+    return sorted(int(own.attrib["hwChan"]) for trode in config for own in trode)
 
 
 class Packets:
-    """The packets of a file whose header neo has read."""
+    """The packets of a file whose header neo has read; `is_whole`: of all channels."""
 
-    def __init__(self, raw: Any, path: Path) -> None:
+    def __init__(self, raw: Any, path: Path, is_whole: bool = False) -> None:
         self.stored: NDArray[np.uint8] = raw._raw_memmap  # noqa: SLF001
         self._stamp = int(raw._timestamp_byte)  # noqa: SLF001
         masks = raw._mask_channels_bytes  # noqa: SLF001
@@ -45,6 +65,8 @@ class Packets:
         if not content.size:
             return
         sizes = [whole, as_read] if saved == "0" else [as_read, whole]
+        if is_whole:
+            sizes = [whole]
         size = next((n for n in sizes if _are_marked(content, n)), 0)
         if not size:
             raise RecordingError(
@@ -74,9 +96,13 @@ class Packets:
         places = self._places[stream]
 
         def rows(start: int, stop: int, chosen: Any) -> NDArray[np.int16]:
-            part = np.array(self.stored[start:stop])
+            part = self.stored[start:stop]
             wanted = places if chosen is None else [places[n] for n in chosen]
-            out = np.empty((len(part), len(wanted)), "<i2")
+            first, count = min(wanted, default=0), len(wanted)
+            if wanted == [*range(first, first + 2 * count, 2)]:
+                beside = np.ascontiguousarray(part[:, first : first + 2 * count])
+                return np.asarray(beside.view("<i2"), np.int16)
+            out = np.empty((len(part), count), np.int16)
             for column, place in enumerate(wanted):
                 own = np.ascontiguousarray(part[:, place : place + 2])
                 out[:, column] = own.view("<i2")[:, 0]
