@@ -1181,6 +1181,26 @@ def test_images_that_another_writer_of_scanimages_files_wrote() -> None:
 
 # ---- TDT, by its maker's package
 
+TDT = "pip install --no-deps tdt, TDT's own package"
+
+
+def test_tdt_of_our_own_by_the_package_of_its_maker(tmp_path: Path) -> None:
+    """Two stores in TDT's layout: the same values, rate and start."""
+    import neo_files
+
+    tdt = pytest.importorskip("tdt", reason=TDT)
+    values = np.random.default_rng(0).integers(-9000, 9000, (1024, 3)).astype("i2")
+    path = tmp_path / "Block-1"
+    neo_files.write_tdt(path, values, stores=["Wave", "Othr"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about its notes
+        block = tdt.read_block(str(path))
+    for name, own in opened(path).items():
+        store = block.streams[name]
+        np.testing.assert_array_equal(own.read().array.T, store.data)
+        assert own.stream.rate_hz == store.fs
+        np.testing.assert_allclose(own.t, store.start_time + np.arange(1024) / store.fs)
+
 
 def test_tdt_by_the_package_of_its_maker() -> None:
     """A block of Synapse, cut for tests: its one cut store is left out."""
@@ -1191,7 +1211,7 @@ def test_tdt_by_the_package_of_its_maker() -> None:
         found = dm.open_recordings(path)
     raw = read_by_neo("TdtRawIO", next(path.glob("*.tsq")))
     compare_neo(found, raw, without="Fi1r")
-    tdt = pytest.importorskip("tdt", reason="pip install --no-deps tdt, of TDT")
+    tdt = pytest.importorskip("tdt", reason=TDT)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         block = tdt.read_block(str(path))

@@ -143,7 +143,7 @@ class _Stack:
                 if stamp is None:
                     return None
                 found[frame] = float(stamp[1])
-        except (struct.error, ValueError):  # larger than its places can say
+        except (struct.error, ValueError, OverflowError, OSError):  # damaged places
             return None
         return found
 
