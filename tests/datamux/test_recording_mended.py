@@ -35,6 +35,170 @@ def paused(at: int, pause_s: float, begun: float = 0.0) -> np.ndarray:
 # ---- pauses are in the times
 
 
+def test_pauses_of_alpha_omega(tmp_path: Path) -> None:
+    """Neo gives what memory has for the pause, and not the last samples."""
+    neo_files.write_mpx(tmp_path / "a.mpx", VALUES, pause=500)
+    own = first_signal(tmp_path)
+    np.testing.assert_allclose(own.t, paused(300, 0.5, 2.0))
+    np.testing.assert_array_equal(own.read().array, VALUES)
+    np.testing.assert_array_equal(own.read(250, 420).array, VALUES[250:420])
+
+
+def test_slower_signals_of_alpha_omega_begin_by_their_own_numbers(
+    tmp_path: Path,
+) -> None:
+    """Neo begins them with the file, whose clock is finer."""
+    slow = VALUES[:256, 1]
+    neo_files.write_mpx(tmp_path / "a.mpx", VALUES, begun=2003, slow=slow)
+    found = dm.open_recordings(tmp_path)
+    lfp = found["Local Field Potential"]
+    np.testing.assert_allclose(lfp.t, (500 + np.arange(256)) / 250)
+    np.testing.assert_array_equal(lfp.read().array[:, 0], slow)
+    np.testing.assert_allclose(found["Raw Analog"].t, T + 2.003)
+
+
+def test_steps_of_alpha_omega_are_of_what_was_amplified(tmp_path: Path) -> None:
+    """38 uV behind an amplifier of 20; neo divides 20 by 38."""
+    neo_files.write_mpx(tmp_path / "a.mpx", VALUES)
+    attrs = first_signal(tmp_path).stream.attrs
+    np.testing.assert_allclose(attrs["gain"], [38 / 20] * 3, rtol=1e-12)
+    assert attrs["scaled_unit"] == ["uV"] * 3
+
+
+def test_units_without_spikes_in_a_file_of_alpha_omega(tmp_path: Path) -> None:
+    neo_files.write_mpx(tmp_path / "a.mpx", VALUES, spikes=[2100, 2700])
+    neo_files.write_mpx(tmp_path / "b.mpx", VALUES, begun=60_000)
+    found = dm.open_recordings(tmp_path)
+    assert found["spikes"].t.tolist() == [2.1, 2.7]
+    assert found["spikes"].read().values["unit"].tolist() == ["SEG 0"] * 2
+    assert len(found["spikes:1"]) == 0
+    np.testing.assert_allclose(found["Raw Analog:1"].t, T + 60)
+
+
+def test_signals_that_only_one_file_of_alpha_omega_has(tmp_path: Path) -> None:
+    neo_files.write_mpx(tmp_path / "a.mpx", VALUES, slow=VALUES[:256, 1])
+    neo_files.write_mpx(tmp_path / "b.mpx", VALUES, begun=60_000)
+    found = dm.open_recordings(tmp_path)
+    assert len(found["Local Field Potential"]) == 256
+    assert len(found["Local Field Potential:1"]) == 0
+
+
+def test_channels_that_only_one_file_of_alpha_omega_has(tmp_path: Path) -> None:
+    """Samples beside those of a channel that is not there are not given: it warns."""
+    neo_files.write_mpx(tmp_path / "a.mpx", VALUES)
+    neo_files.write_mpx(tmp_path / "b.mpx", VALUES[:, :2], begun=60_000)
+    with pytest.warns(RuntimeWarning, match="differ in length: .1024, 1024, 0."):
+        found = dm.open_recordings(tmp_path)
+    assert len(found["Raw Analog"]) == len(VALUES)
+    assert len(found["Raw Analog:1"]) == 0
+
+
+# ---- TDT
+
+
+def test_pauses_of_tdt(tmp_path: Path) -> None:
+    neo_files.write_tdt(tmp_path / "Block-1", VALUES, pause_s=0.4)
+    own = first_signal(tmp_path / "Block-1")
+    np.testing.assert_allclose(own.t, paused(320, 0.4), atol=1e-6)
+    np.testing.assert_array_equal(own.read().array, VALUES)
+
+
+def test_a_store_of_tdt_has_no_samples_of_another_ones_file(tmp_path: Path) -> None:
+    """Of a block that is read alone, neo takes the only `.sev` of a channel."""
+    block = tmp_path / "Block-1"
+    neo_files.write_tdt(block, VALUES)
+    (block / f"{tmp_path.name}_Block-1_Othr_Ch2.sev").write_bytes(bytes(9000))
+    np.testing.assert_array_equal(first_signal(block).read().array, VALUES)
+
+
+def test_a_cut_store_of_tdt_is_left_out_beside_whole_ones(tmp_path: Path) -> None:
+    block = tmp_path / "Block-1"
+    neo_files.write_tdt(block, VALUES, stores=["Wave", "Last"])
+    (samples,) = block.glob("*.tev")
+    samples.write_bytes(samples.read_bytes()[:-100])
+    with pytest.warns(RuntimeWarning, match="'Last' is left out: .* cut: its index"):
+        found = dm.open_recordings(block)
+    np.testing.assert_array_equal(found["Wave"].read().array, VALUES)
+    assert "Last" not in found
+
+
+# ---- SpikeGadgets: packets of more channels than are described
+
+
+REC = np.random.default_rng(4).integers(-9000, 9000, (300, 8)).astype("i2")
+IN_PACKETS = [0, 2, 4, 6, 1, 3, 5, 7]  # four chips of two channels, read in turn
+
+
+@pytest.mark.parametrize("saved", ["", 'saveDisplayedChanOnly="0"'])
+@pytest.mark.parametrize("shown", [[6, 1, 2], [0, 5, 7], [3], [6, 1]])
+def test_packets_of_all_channels(tmp_path: Path, saved: str, shown: list[int]) -> None:
+    """Neo takes packets for shorter ones, and gives what lies there, or refuses."""
+    path = tmp_path / "a.rec"
+    neo_files.write_rec(path, REC, shown=shown, saved=saved)
+    found = dm.open_recordings(path)
+    own = found["trodes"].read()
+    assert [*own.values] == [f"trode{n}chan{n}" for n in sorted(shown)]
+    for n in shown:
+        stored = REC[:, IN_PACKETS.index(n)]
+        np.testing.assert_array_equal(own.values[f"trode{n}chan{n}"], stored)
+    inputs = found["ECU"].read().values
+    np.testing.assert_array_equal(inputs["Ain1"], REC[:, 0] + 1)
+    np.testing.assert_array_equal(inputs["Ain0"], REC[:, 0])
+    np.testing.assert_allclose(found["trodes"].t, np.arange(300) / 1000)
+
+
+def test_packets_of_displayed_channels(tmp_path: Path) -> None:
+    """Of a file that has only those."""
+    path = tmp_path / "a.rec"
+    saved = 'saveDisplayedChanOnly="1"'
+    neo_files.write_rec(path, REC[:, :3], saved=saved)
+    text = path.read_bytes().replace(b'numChannels="3"', b'numChannels="8"')
+    path.write_bytes(text)
+    own = dm.open_recordings(path)["trodes"]
+    np.testing.assert_array_equal(own.read().array, REC[:, :3])
+
+
+def test_lost_packets_leave_a_pause(tmp_path: Path) -> None:
+    numbers = 5000 + np.arange(300) + np.where(np.arange(300) >= 120, 700, 0)
+    path = tmp_path / "a.rec"
+    neo_files.write_rec(path, REC, numbers=numbers)
+    for own in dm.open_recordings(path).values():
+        np.testing.assert_allclose(own.t, (numbers - 5000) / 1000)
+    neo_files.write_rec(path, REC, numbers=numbers[::-1])
+    with pytest.raises(RecordingError, match="time stamps go back after sample 0"):
+        dm.open_recordings(path)
+
+
+def test_packets_without_their_mark_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.rec"
+    neo_files.write_rec(path, REC)
+    content = bytearray(path.read_bytes())
+    content[-25 * 50] = 0  # the mark of a packet
+    path.write_bytes(bytes(content))
+    with pytest.raises(RecordingError, match="not packets of 25 bytes"):
+        dm.open_recordings(path)
+
+
+@pytest.mark.parametrize(
+    ("own", "numpy", "is_read"),
+    [("1.1.2", "1.26.4", True), ("1.1.2", "2.4.0", False), ("2.0.6", "1.26.4", False)],
+)
+def test_what_med_needs_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, numpy: str, is_read: bool
+) -> None:
+    """Its package opens the headers in any case, and fails where samples are read."""
+    from ataraxis.datamux.sources import neo_mended
+
+    monkeypatch.setattr(neo_mended, "version", lambda name: own)
+    monkeypatch.setattr(np, "__version__", numpy)
+    if is_read:
+        return neo_mended._check_med()
+    (tmp_path / "a.medd").mkdir()
+    with pytest.raises(RecordingError, match=f"found dhn-med-py {own} and NumPy"):
+        dm.open_recordings(tmp_path / "a.medd")
+    return None
+
+
 def test_pauses_of_neuroexplorer(tmp_path: Path) -> None:
     """A variable in three pieces, the first two without a pause between them."""
     path = tmp_path / "a.nex"
@@ -218,3 +382,54 @@ def test_scanimage_3(
             own.read().values["image"], images[place :: len(names)]
         )
         assert own.stream.rate_hz == rate
+
+
+SCANIMAGE = "SI.hChannels.channelSave = [1;2]\nSI.hRoiManager.scanFrameRate = 30"
+
+
+def write_scanimage(path: Path, stamps: list[str], big: bool, order: str) -> np.ndarray:
+    """Images of two channels, each with a line for its description."""
+    tifffile = pytest.importorskip("tifffile")
+    images = (
+        np.random.default_rng(6).integers(0, 9999, (len(stamps), 6, 5)).astype("i2")
+    )
+    with tifffile.TiffWriter(path, bigtiff=big, byteorder=order) as file:
+        for image, stamp in zip(images, stamps, strict=True):
+            text = f"frameNumbers = 1\nacquisitionNumbers = 1\n{stamp}\nendOf = 0"
+            file.write(
+                image, description=text, software=SCANIMAGE, metadata=None,
+                contiguous=False,
+            )  # fmt: skip
+    return images
+
+
+@pytest.mark.parametrize(("big", "order"), [(True, "<"), (True, ">"), (False, "<")])
+@pytest.mark.parametrize("name", ["frameTimestamps_sec", "Frame Timestamp(s)"])
+def test_times_of_scanimage_are_its_stamps(
+    tmp_path: Path, big: bool, order: str, name: str
+) -> None:
+    """Pauses between volumes and acquisitions are said nowhere else."""
+    t = [0.0, 0.0171776, 0.83110185, 0.8482798]
+    stamps = [f"{name} = {own:.9f}" for own in t for _ in range(2)]
+    images = write_scanimage(tmp_path / "a.tif", stamps, big, order)
+    found = dm.open_recordings(tmp_path / "a.tif")
+    assert [*found] == ["channel1", "channel2"]
+    for place, own in enumerate(found.values()):
+        np.testing.assert_allclose(own.t, t, atol=1e-9)
+        np.testing.assert_array_equal(own.read().values["image"], images[place::2])
+        assert own.stream.rate_hz == 30
+        assert own.locate(0.83110185) == 2
+
+
+def test_scanimage_with_an_image_without_a_stamp(tmp_path: Path) -> None:
+    stamps = [f"frameTimestamps_sec = {n}" for n in (0, 0, 2, 2)] + ["", ""]
+    write_scanimage(tmp_path / "a.tif", stamps, True, "<")
+    own = dm.open_recordings(tmp_path / "a.tif")["channel1"]
+    np.testing.assert_allclose(own.t, np.arange(3) / 30)
+
+
+def test_scanimage_whose_stamps_go_back_is_refused(tmp_path: Path) -> None:
+    stamps = [f"frameTimestamps_sec = {n}" for n in (0, 0, 2, 2, 1, 1)]
+    write_scanimage(tmp_path / "a.tif", stamps, True, "<")
+    with pytest.raises(RecordingError, match=r"go back after frame 1: from 2\.0000"):
+        dm.open_recordings(tmp_path / "a.tif")

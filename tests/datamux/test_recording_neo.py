@@ -236,6 +236,17 @@ class TestSpikeGadgets(NeoContract):
     formats = (".rec",)
     suffix = ".rec"
     reader = "SpikeGadgetsRawIO"
+    stream = "trodes"
+
+    def read_reference(self, path: Path) -> Referred:
+        found = super().read_reference(path)
+        values = np.asarray(self.raw(path).get_analogsignal_chunk(stream_index=1))
+        return Referred(values, found.t)
+
+    def stored(self, raw: Any, number: int) -> np.ndarray:
+        """Inputs in the order of their names; neo has that of their places."""
+        stored = super().stored(raw, number)
+        return stored if number else stored[:, ::-1]
 
     def write(self, path: Path, names: list[str], values: np.ndarray) -> None:
         neo_files.write_rec(path, values)
@@ -263,6 +274,25 @@ class TestTdtBlock(TestTdtTank):
 
     def raw(self, path: Path) -> Any:
         return super().raw(next(path.glob("*.tsq")))
+
+
+class TestAlphaOmega(NeoContract):
+    """A folder with a file of the device."""
+
+    formats = (".mpx",)
+    suffix = "_device"
+    reader = "AlphaOmegaRawIO"
+    can_grow = False
+
+    def raw(self, path: Path) -> Any:
+        """With steps of the resolution by the gain; neo has the reverse."""
+        made = super().raw(path)
+        made.header["signal_channels"]["gain"] **= -1
+        return made
+
+    def write(self, path: Path, names: list[str], values: np.ndarray) -> None:
+        path.mkdir(parents=True)
+        neo_files.write_mpx(path / "a.mpx", values)
 
 
 def test_a_folder_of_med_has_its_own_reader(tmp_path: Path) -> None:

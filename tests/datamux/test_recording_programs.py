@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import shutil
+import struct
 import subprocess
 import warnings
 import weakref
@@ -29,6 +30,7 @@ from ataraxis.errors import RecordingError
 
 MNE_DATA = "mne-tools/mne-testing-data"
 GIN = "https://gin.g-node.org/NeuralEnsemble/ephy_testing_data"
+OPHYS = "https://gin.g-node.org/CatalystNeuro/ophys_testing_data"
 
 
 def shipped(package: str, inside: str, install: str) -> Path:
@@ -52,7 +54,7 @@ def opened(path: Path) -> dict[str, dm.Recording]:
 def read_by_neo(reader: str, path: Path, **options: Any) -> Any:
     rawio = pytest.importorskip("neo.rawio")
     kind = getattr(rawio, reader)
-    if kind.rawmode == "one-dir" and path.is_file():
+    if kind.rawmode == "one-dir" and path.is_file() and reader != "TdtRawIO":
         path = path.parent
     key = "filename" if "file" in kind.rawmode else "dirname"
     with warnings.catch_warnings():
@@ -93,7 +95,7 @@ def own_stream(
     )
 
 
-def compare_neo(found: Mapping[str, dm.Recording], raw: Any) -> int:
+def compare_neo(found: Mapping[str, dm.Recording], raw: Any, without: str = "") -> int:
     """Compare every block and segment; return how many samples were compared."""
     header, samples, streams = raw.header, 0, 0
     channels = header["signal_channels"]
@@ -103,11 +105,13 @@ def compare_neo(found: Mapping[str, dm.Recording], raw: Any) -> int:
     for place, (block, segment) in enumerate(places):
         end = f":{place}" if place else ""
         for number, head in enumerate(header["signal_streams"]):
+            if head["name"] == without:
+                continue
             own = own_signal(found, number, block, segment)
             compare_signal(own, raw, number, block, segment)
             mine = channels[channels["stream_id"] == head["id"]]
-            for field, name in zip(own_names(own.stream), mine["name"], strict=True):
-                assert field == name or not name
+            for field, name in zip(own.stream.fields, mine["name"], strict=True):
+                assert name in ("", field, field.partition("#")[0])
             samples += len(own) * len(mine)
             streams += 1
         for number, name in enumerate(header["event_channels"]["name"]):
@@ -120,7 +124,7 @@ def compare_neo(found: Mapping[str, dm.Recording], raw: Any) -> int:
             np.testing.assert_array_equal(read.t, np.asarray(t)[order])
             texts = np.asarray(labels).astype("U")[order]
             assert read.values["label"].tolist() == texts.tolist()
-            if durations is not None:
+            if durations is not None and len(durations):
                 long = raw.rescale_epoch_duration(durations, "float64", number)
                 np.testing.assert_array_equal(
                     read.values["duration"], np.asarray(long)[order]
@@ -356,6 +360,35 @@ def compare_axograph(found: Mapping[str, dm.Recording], reference: Any) -> None:
 # ---- NeuroExplorer, by its maker's writer
 
 
+@pytest.mark.parametrize("name", ["File_neuroexplorer_1", "File_neuroexplorer_2"])
+def test_neuroexplorer(name: str) -> None:
+    """Of the program itself: neo's values, and the times of the file's pieces."""
+    path = sample(GIN, f"neuroexplorer/{name}.nex")
+    raw, found = read_by_neo("NeuroExplorerRawIO", path), opened(path)
+    data = path.read_bytes()
+    (clock,) = struct.unpack_from("<d", data, 264)
+    (variables,) = struct.unpack_from("<i", data, 280)
+    pieces = {}
+    for head in range(544, 544 + 208 * variables, 208):
+        kind, _, text, place, count = struct.unpack_from("<ii64sii", data, head)
+        if kind == 5:
+            words = np.frombuffer(data, "<i4", 2 * count, place).reshape(2, count)
+            pieces[text.partition(b"\0")[0].decode()] = words
+    samples = pauses = 0
+    for number in range(len(raw.header["signal_streams"])):
+        own = own_signal(found, number, 0, 0)
+        values = np.asarray(raw.get_analogsignal_chunk(0, 0, None, None, number))
+        np.testing.assert_array_equal(own.read().array, values)
+        begun, starts = pieces[next(iter(own.stream.fields))]
+        step = 1 / own.stream.rate_hz
+        np.testing.assert_allclose(own.t[starts], begun / clock, atol=step / 2)
+        pauses += int((np.diff(own.t) > 2 * step).sum())
+        samples += len(own)
+    assert samples > 600_000
+    assert pauses > 0
+    compare_neo({n: r for n, r in found.items() if not r.stream.rate_hz}, _Quiet(raw))
+
+
 def test_neuroexplorer_that_its_makers_package_writes(tmp_path: Path) -> None:
     """Two rates, a pause, events, intervals, markers, neurons and waveforms."""
     nex = pytest.importorskip(
@@ -456,6 +489,38 @@ def test_intan_stimulator() -> None:
     assert compare_neo(opened(path), read_by_neo("IntanRawIO", path)) > 1e5
 
 
+def test_intan_stimulator_by_the_reader_of_its_maker(tmp_path: Path) -> None:
+    """Of a file of our own in Intan's layout: values, steps of the current, times."""
+    import neo_files
+
+    path = sample(
+        "Intan-Technologies/load-rhs-notebook-python", "importrhsutilities.py"
+    )
+    spec = importlib.util.spec_from_file_location("importrhsutilities", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    source = np.random.default_rng(0)
+    values = source.integers(-9000, 9000, (1280, 3)).astype("i2")
+    words = source.integers(0, 1 << 16, values.shape) & 0b1110_0001_1111_1111
+    neo_files.write_rhs(tmp_path / "a.rhs", values, words.astype("u2"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves the file open
+        read, _ = module.load_file(str(tmp_path / "a.rhs"))
+    found = opened(tmp_path / "a.rhs")
+    own = found["RHS2000 amplifier channel"]
+    attrs = own.stream.attrs
+    ours = own.read().array * np.array(attrs["gain"]) + np.array(attrs["offset"])
+    np.testing.assert_allclose(ours.T, read["amplifier_data"], atol=1e-9)
+    assert attrs["scaled_unit"] == ["uV"] * 3
+    np.testing.assert_array_equal(own.t, read["t"])
+    current = found["Stim channel"]
+    ampere = current.read().array * np.array(current.stream.attrs["gain"])
+    np.testing.assert_allclose(ampere.T * 1e6, read["stim_data"], rtol=1e-6)
+    assert current.stream.attrs["scaled_unit"] == ["A"] * 3
+
+
 # ---- Neuralynx
 
 LYNX = np.dtype(
@@ -545,6 +610,42 @@ def test_plexon(name: str) -> None:
     found = opened(path)
     compare_neo({n: r for n, r in found.items() if not r.stream.rate_hz}, _Quiet(raw))
     assert len(found["spikes"]) > 100
+
+
+def test_plexon_signals() -> None:
+    """Neo's values but for its last block of zeros, and the stamp of each block."""
+    path = sample(GIN, "plexon/File_plexon_3.plx")
+    raw = read_by_neo("PlexonRawIO", path, progress_bar=False)
+    data, found = path.read_bytes(), opened(path)
+    clock, *counts = struct.unpack_from("<4i", data, 136)
+    at = 7504 + 1020 * counts[0] + 296 * (counts[1] + counts[2])
+    pieces: dict[int, list[tuple[int, Any]]] = {}
+    while at < len(data):
+        kind, _, stamp, channel, _, waves, words = struct.unpack_from(
+            "<hHIhhhh", data, at
+        )
+        if kind == 5:
+            own = np.frombuffer(data, "<i2", waves * words, at + 16)
+            pieces.setdefault(channel, []).append((stamp, own))
+        at += 16 + 2 * waves * words
+    channels, samples = raw.header["signal_channels"], 0
+    for number, head in enumerate(raw.header["signal_streams"]):
+        own_read = own_signal(found, number, 0, 0).read()
+        neo = np.asarray(raw.get_analogsignal_chunk(0, 0, None, None, number))
+        mine = channels[channels["stream_id"] == head["id"]]
+        for place, (name, channel) in enumerate(mine[["name", "id"]].tolist()):
+            blocks = pieces[int(channel)]
+            stored = np.concatenate([block for _, block in blocks])
+            ours = own_read.values[name]
+            np.testing.assert_array_equal(ours, stored)
+            whole = len(stored) - len(blocks[-1][1])
+            np.testing.assert_array_equal(neo[:whole, place], ours[:whole])
+            edges = np.append(0, np.cumsum([len(block) for _, block in blocks]))[:-1]
+            t = np.array([stamp for stamp, _ in blocks]) / clock
+            step = 1 / float(mine["sampling_rate"][place])
+            np.testing.assert_allclose(own_read.t[edges], t, atol=step / 2)
+            samples += len(stored)
+    assert samples == 600_806
 
 
 class _Quiet:
@@ -662,7 +763,13 @@ def compare_ced(path: Path, reference: list[Any]) -> None:
         np.testing.assert_allclose(own.t, t, rtol=1e-9, atol=step / 2)
 
 
-# ---- further files of public sets: of TDT, Micromed, SpikeGadgets, WinEDR and others
+# ---- further files of public sets: of TDT, Micromed, SpikeGadgets and others
+
+
+AXON = ["File_axon_1", "File_axon_2", "File_axon_3", "File_axon_5", "File_axon_6",
+        "File_axon_7", "test_file_edr3"]  # fmt: skip
+AXOGRAPH = ["AxoGraph_X_File.axgx", "File_axograph.axgd", "episodic.axgd",
+            "events_and_epochs.axgx"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -675,14 +782,32 @@ def compare_ced(path: Path, reference: list[Any]) -> None:
         ("VH-Lab/NDR-matlab", "example_data/example.rhd", "IntanRawIO"),
         ("VH-Lab/NDR-matlab", "example_data/example.smr", "Spike2RawIO"),
         (GIN, "tdt/aep_05", "TdtRawIO"),
+        *((GIN, f"axon/{name}.abf", "AxonRawIO") for name in AXON),
+        *((GIN, f"axograph/{name}", "AxographRawIO") for name in AXOGRAPH),
+        (GIN, "blackrock/blackrock_2_1/l101210-001.nev", "BlackrockRawIO"),
+        (GIN, "blackrock/segment/PauseCorrect/pause_correct.nev", "BlackrockRawIO"),
+        (GIN, "blackrock/segment/ResetCorrect/reset.nev", "BlackrockRawIO"),
+        (GIN, "neuralynx/Cheetah_v1.1.0/original_data", "NeuralynxRawIO"),
+        (GIN, "neuralynx/Cheetah_v6.4.1dev/original_data", "NeuralynxRawIO"),
+        (GIN, "openephys/OpenEphys_SampleData_1", "OpenEphysRawIO"),
+        (GIN, "openephys/OpenEphys_SampleData_2_(multiple_starts)", "OpenEphysRawIO"),
+        (GIN, "openephysbinary/v0.4.4.1_with_video_tracking/experiment1/recording1",
+         "OpenEphysBinaryRawIO"),
+        (GIN, "openephysbinary/v0.5.x_two_nodes/RecordNode103/experiment1/recording2",
+         "OpenEphysBinaryRawIO"),
+        (GIN, "spike2/File_spike2_1.smr", "Spike2RawIO"),
+        (GIN, "spike2/File_spike2_3.smr", "Spike2RawIO"),
+        (GIN, "spikegadgets/W122_06_09_2019_1_fromSD.rec", "SpikeGadgetsRawIO"),
+        (GIN, "spikeglx/DigitalChannelTest_g0", "SpikeGLXRawIO"),
+        (GIN, "spikeglx/NP2_with_sync", "SpikeGLXRawIO"),
+        (GIN, "spikeglx/np_ultra_stub/p5_g0/p5_g0_imec0", "SpikeGLXRawIO"),
+        (GIN, "winwcp/File_winwcp_1.wcp", "WinWcpRawIO"),
         (GIN, "micromed/File_micromed_1.TRC", "MicromedRawIO"),
         (GIN, "spikegadgets/20210225_em8_minirec2_ac.rec", "SpikeGadgetsRawIO"),
         (GIN, "winedr/File_WinEDR_1.EDR", "WinEdrRawIO"),
         (GIN, "winedr/File_WinEDR_3.EDR", "WinEdrRawIO"),
         (GIN, "intan/intan_rhs_test_1.rhs", "IntanRawIO"),
         (GIN, "spikeglx/Noise4Sam_g0", "SpikeGLXRawIO"),
-        (GIN, "med/sine_waves.medd", "MedRawIO"),
-        (GIN, "alphaomega/mpx_map_version4", "AlphaOmegaRawIO"),
     ],
     ids=lambda value: value.rpartition("/")[2] if "/" in value else None,
 )  # fmt: skip
@@ -705,6 +830,8 @@ def test_spikegadgets_by_a_header_that_trodes_wrote(tmp_path: Path) -> None:
     packet = header._raw_memmap.shape[1]
     packets = np.random.default_rng(0).integers(0, 256, (300, packet)).astype("u1")
     packets[:, 0] = 0x55
+    at = header._timestamp_byte
+    packets[:, at : at + 4] = np.arange(300, dtype="<u4")[:, None].view("u1")
     with path.open("ab") as file:
         file.write(packets.tobytes())
     found = opened(path)
@@ -712,6 +839,150 @@ def test_spikegadgets_by_a_header_that_trodes_wrote(tmp_path: Path) -> None:
     stored = packets[:, -2 * 768 :].copy().view("<i2")
     ours = np.sort(found["trodes"].read().array, axis=1)
     np.testing.assert_array_equal(ours, np.sort(stored, axis=1))
+
+
+JAGULAR = "kemerelab/jagular"
+
+
+def test_spikegadgets_with_pauses_and_more_channels_than_are_described() -> None:
+    """Packets of 128 channels, 80 of which are described: neo takes them for shorter.
+
+    The values, at the places that Trodes' order of chips gives.
+    """
+    path = sample(JAGULAR, "sample_data/sample_data_1.rec")
+    head, _, body = path.read_bytes().partition(b"</Configuration>\n")
+    assert head.count(b"<SpikeChannel ") == 80
+    packets = np.frombuffer(
+        body, [("mark", "u1"), ("devices", "u1", 41), ("n", "<u4"), ("v", "<i2", 128)]
+    )
+    assert (packets["mark"] == 0x55).all()
+    found = opened(path)
+    own = found["trodes"]
+    assert len(own.stream.fields) == 80
+    for name, values in own.read().values.items():
+        chip, local = divmod(int(name.partition("chan")[2]), 32)
+        np.testing.assert_array_equal(values, packets["v"][:, local * 4 + chip])
+    since = packets["n"].astype(np.int64) - int(packets["n"][0])
+    np.testing.assert_allclose(own.t, since / 30_000, rtol=1e-12)
+    raw = read_by_neo("SpikeGadgetsRawIO", path)
+    names = raw.header["signal_channels"]["name"]
+    assert [*found["ECU"].stream.fields, *own.stream.fields] == names.tolist()
+
+
+@pytest.mark.parametrize("number", range(2, 6))
+def test_spikegadgets_whose_numbers_go_back(number: int) -> None:
+    """Packets that were put together for a test: refused, with the place."""
+    path = sample(JAGULAR, f"sample_data/sample_data_{number}.rec")
+    with pytest.raises(RecordingError, match="time stamps go back after sample 0"):
+        opened(path)
+
+
+# ---- Alpha Omega
+
+
+def pieces_of_mpx(path: Path) -> dict[str, tuple[float, float, list[int], list[Any]]]:
+    """Of each channel: its rate, uV a step, numbers of blocks' first samples, blocks.
+
+    By the blocks of the device's manual alone.
+    """
+    data, at, found = path.read_bytes(), 0, {}
+    while (length := int.from_bytes(data[at : at + 2], "little")) != 0xFFFF:
+        kind = data[at + 2 : at + 3]
+        if kind == b"2":
+            is_analog, _, number = struct.unpack_from("<hhh", data, at + 8)
+            mode, resolution, khz = struct.unpack_from("<hff", data, at + 18)
+            if is_analog:
+                name = at + (48 if mode else 38)
+                (gain,) = struct.unpack_from("<h", data, name - 2)
+                text = data[name : at + length].partition(b"\0")[0].decode()
+                step = resolution / (gain / 100)
+                found[number] = (text, (khz * 1000, step, [], []))
+        elif kind == b"5":
+            (number,) = struct.unpack_from("<h", data, at + 4)
+            if number in found:
+                _, (_, _, firsts, blocks) = found[number]
+                blocks.append(np.frombuffer(data, "<i2", (length - 10) // 2, at + 6))
+                firsts += struct.unpack_from("<L", data, at + length - 4)
+        at += length
+    return dict(found.values())
+
+
+@pytest.mark.parametrize(
+    ("repository", "inside", "counts"),
+    [("cajigaslab/AlphaOmega-Reporter-MATLAB", "examples/sample_case",
+      (3_833_949, 134)),
+     (GIN, "alphaomega/mpx_map_version4", (1, 0))],
+    ids=["Neuro Omega", "AlphaRS"],
+)  # fmt: skip
+def test_alpha_omega(repository: str, inside: str, counts: tuple[int, int]) -> None:
+    """Neo's values and names; steps, and times of every stream, are the file's."""
+    folder = sample(repository, inside)
+    raw, found = read_by_neo("AlphaOmegaRawIO", folder), opened(folder)
+    channels = raw.header["signal_channels"]
+    samples = spikes = 0
+    for segment, notes in enumerate(raw.raw_annotations["blocks"][0]["segments"]):
+        files = [
+            pieces_of_mpx(Path(n)) for n in sorted(notes["file_origin"].splitlines())
+        ]
+        for number, head in enumerate(raw.header["signal_streams"]):
+            own = own_signal(found, number, 0, segment)
+            read = own.read()
+            values = np.asarray(
+                raw.get_analogsignal_chunk(0, segment, None, None, number)
+            )
+            names = [*channels["name"][channels["stream_id"] == head["id"]]]
+            assert [*own.stream.fields] == names
+            np.testing.assert_array_equal(read.array, values)
+            for place, name in enumerate(names):
+                parts = [file[name] for file in files if name in file]
+                blocks = [block for part in parts for block in part[3]]
+                stored = np.concatenate(blocks)
+                np.testing.assert_array_equal(read.array[:, place], stored)
+                numbers = [
+                    first + np.arange(len(block))
+                    for part in parts
+                    for first, block in zip(part[2], part[3], strict=True)
+                ]
+                rate, step = parts[0][:2]
+                t = np.concatenate(numbers) / rate
+                np.testing.assert_allclose(read.t, t, rtol=1e-12)
+                attrs = own.stream.attrs
+                np.testing.assert_allclose(attrs["gain"][place], step, rtol=1e-6)
+                assert attrs["scaled_unit"][place] == "uV"
+                samples += len(stored)
+        end = f":{segment}" if segment else ""
+        at = [
+            np.array(file[name][2]) / file[name][0]
+            for file in files
+            for name in raw.header["spike_channels"]["name"]
+            if name in file
+        ]
+        if at:
+            np.testing.assert_allclose(found[f"spikes{end}"].t, np.sort(np.hstack(at)))
+            spikes += len(found[f"spikes{end}"])
+    assert samples >= counts[0]
+    assert spikes >= counts[1]
+
+
+# ---- MED, by its maker's package
+
+
+@pytest.mark.parametrize(
+    ("repository", "inside", "count"),
+    [("MEDFormat/MEDPython", "var_sf.medd", 9_305_296),
+     (GIN, "med/sine_waves.medd", 1)],
+    ids=["four rates", "sine waves"],
+)  # fmt: skip
+def test_med(repository: str, inside: str, count: int) -> None:
+    """Of four rates, in three segments each."""
+    from ataraxis.datamux.sources import neo_mended
+
+    path = sample(repository, inside)
+    try:
+        neo_mended._check_med()
+    except ImportError as error:
+        pytest.skip(f"a Python with 'numpy<2' and 'dhn_med_py<2': {error}")
+    assert compare_neo(opened(path), read_by_neo("MedRawIO", path)) >= count
 
 
 # ---- MNE
@@ -856,3 +1127,100 @@ def test_scanimage_3() -> None:
     rate = 8.13802083333333  # state.acq.frameRate
     assert own.stream.rate_hz == rate
     np.testing.assert_allclose(own.t, np.arange(30) / rate, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("inside", "channels", "frames"),
+    [
+        ("scanimage_20220923_noroi.tif", 2, 12),
+        ("volumetric_single_channel_multi_file/vol_one_ch_multi_files_00001_00003.tif",
+         1, 160),
+        ("volumetric_single_channel_single_file_no_flyback/"
+         "vol_no_flyback_00001_00001.tif", 1, 90),
+        ("volumetric_two_channels_multi_file/vol_two_ch_multi_files_00001_00010.tif",
+         2, 160),
+    ],
+    ids=["2023, slices", "2021, third file", "2021, volumes", "2021, two channels"],
+)  # fmt: skip
+def test_scanimage(inside: str, channels: int, frames: int) -> None:
+    """BigTIFF with pauses: images, channels and each stamp as tifffile reads them."""
+    tifffile = pytest.importorskip("tifffile")
+    path = sample(OPHYS, f"imaging_datasets/ScanImage/{inside}")
+    with tifffile.TiffFile(path) as file:
+        saved = file.scanimage_metadata["FrameData"]["SI.hChannels.channelSave"]
+        images = np.stack([page.asarray() for page in file.pages])
+        lines = [page.description.splitlines() for page in file.pages]
+    t = [
+        float(line.partition("=")[2])
+        for page in lines
+        for line in page
+        if line.startswith("frameTimestamps_sec")
+    ]
+    found = opened(path)
+    names = [f"channel{n}" for n in np.ravel(saved)] if channels > 1 else ["frames"]
+    assert [*found] == names
+    for place, own in enumerate(found.values()):
+        assert len(own) == frames
+        np.testing.assert_array_equal(
+            own.read().values["image"], images[place::channels]
+        )
+        np.testing.assert_array_equal(own.t, t[place::channels])
+
+
+def test_images_that_another_writer_of_scanimages_files_wrote() -> None:
+    """ScanImageTiffIO, in C++; it does not say that two channels were saved."""
+    tifffile = pytest.importorskip("tifffile")
+    path = sample("rhayman/ScanImageTiffIO", "tests/data/test_file1.tif")
+    (own,) = opened(path).values()
+    images = tifffile.imread(path, series=None, key=range(6))
+    np.testing.assert_array_equal(own.read().values["image"], images)
+    t = [0, 0, 0.033351950, 0.033351950, 0.066703900, 0.066703900]
+    np.testing.assert_array_equal(own.t, t)
+    assert own.stream.rate_hz == 29.9786
+
+
+# ---- TDT, by its maker's package
+
+TDT = "pip install --no-deps tdt, TDT's own package"
+
+
+def test_tdt_of_our_own_by_the_package_of_its_maker(tmp_path: Path) -> None:
+    """Two stores in TDT's layout: the same values, rate and start."""
+    import neo_files
+
+    tdt = pytest.importorskip("tdt", reason=TDT)
+    values = np.random.default_rng(0).integers(-9000, 9000, (1024, 3)).astype("i2")
+    path = tmp_path / "Block-1"
+    neo_files.write_tdt(path, values, stores=["Wave", "Othr"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about its notes
+        block = tdt.read_block(str(path))
+    for name, own in opened(path).items():
+        store = block.streams[name]
+        np.testing.assert_array_equal(own.read().array.T, store.data)
+        assert own.stream.rate_hz == store.fs
+        np.testing.assert_allclose(own.t, store.start_time + np.arange(1024) / store.fs)
+
+
+def test_tdt_by_the_package_of_its_maker() -> None:
+    """A block of Synapse, cut for tests: its one cut store is left out."""
+    path = sample(
+        OPHYS, "fiber_photometry_datasets/TDT/Photo_249_391-200721-120136_stubbed"
+    )
+    with pytest.warns(RuntimeWarning, match="'Fi1r' is left out: .* cut: its index"):
+        found = dm.open_recordings(path)
+    raw = read_by_neo("TdtRawIO", next(path.glob("*.tsq")))
+    compare_neo(found, raw, without="Fi1r")
+    tdt = pytest.importorskip("tdt", reason=TDT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        block = tdt.read_block(str(path))
+    for name, store in block.streams.items():
+        if name != "Fi1r":
+            own = found[name]
+            np.testing.assert_array_equal(own.read().array.T, np.atleast_2d(store.data))
+            t = store.start_time + np.arange(len(own)) / store.fs
+            np.testing.assert_allclose(own.t, t, atol=2e-6)
+    for name, store in block.epocs.items():
+        np.testing.assert_allclose(found[name].t, store.onset, atol=2e-6)
+    assert sum(len(found[name]) for name in block.epocs.keys()) == 1567  # noqa: SIM118

@@ -18,8 +18,7 @@ from ataraxis.testing.recordings import RecordingContract
 WITHOUT = {
     ".pl2": "Plexon's own library, for Windows, is the only reader",
     ".smrx": "sonpy of CED, for Windows, is the only reader",
-    ".medd": "the reader is closed, and no package writes one",
-    ".mpx": "Alpha Omega's layout is described in the manual of its devices only",
+    ".medd": "its reader needs NumPy before 2, and no package writes one",
 }
 
 

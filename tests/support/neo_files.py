@@ -304,8 +304,11 @@ def write_info_rhd(folder: Path, values: np.ndarray, stamps: np.ndarray) -> None
     )
 
 
-def write_rhs(path: Path, values: np.ndarray) -> None:
-    """A stimulator's file, version 3.0, without its DC amplifiers."""
+def write_rhs(path: Path, values: np.ndarray, words: np.ndarray | None = None) -> None:
+    """A stimulator's file, version 3.0, without its DC amplifiers.
+
+    `words` are those of the stimulation: a step's number, its sign and flags.
+    """
     width = values.shape[1]
     head = struct.pack("<Ihhfh8fh2f2h3f", 0xD69127AC, 3, 0, RATE, 0, *[1.0] * 8, 0,
                        1000, 1000, 0, 0, 1e-6, 1e-6, 0)  # fmt: skip
@@ -314,18 +317,20 @@ def write_rhs(path: Path, values: np.ndarray) -> None:
     )
     head += _text("Port A") + _text("A") + struct.pack("<hhh", 1, width, width)
     head += b"".join(_intan_channel(f"A-{c:03d}", c, True) for c in range(width))
-    path.write_bytes(head + _intan_blocks(values, stimulated=True))
+    path.write_bytes(
+        head + _intan_blocks(values, np.zeros_like(values) if words is None else words)
+    )
 
 
-def _intan_blocks(values: np.ndarray, stimulated: bool = False) -> bytes:
+def _intan_blocks(values: np.ndarray, words: np.ndarray | None = None) -> bytes:
     data = b""
     for start in range(0, len(values), 128):
         part = values[start : start + 128]
         assert len(part) == 128, "blocks are whole"
         data += np.arange(start, start + 128, dtype="<i4").tobytes()
         data += (part.T.astype("i4") + 32768).astype("<u2").tobytes()
-        if stimulated:
-            data += np.zeros(part.shape, "<u2").tobytes()
+        if words is not None:
+            data += words[start : start + 128].T.astype("<u2").tobytes()
     return data
 
 
@@ -366,55 +371,146 @@ def write_trc(path: Path, values: np.ndarray) -> None:
 # ---- SpikeGadgets
 
 
-def write_rec(path: Path, values: np.ndarray) -> None:
-    """Packets of a byte, a time and a sample of each channel."""
+def write_rec(
+    path: Path,
+    values: np.ndarray,
+    shown: Sequence[int] | None = None,
+    numbers: np.ndarray | None = None,
+    saved: str = "",
+) -> None:
+    """Packets of a byte, two analog inputs, a number and a sample of each channel.
+
+    Chips of two channels; `shown` are the channels that the header describes.
+    """
     n, width = values.shape
     trodes = "".join(
         f'<SpikeNTrode id="{c}" spikeScalingToUv="0.195"><SpikeChannel hwChan="{c}"/>'
         "</SpikeNTrode>\n"
-        for c in range(width)
+        for c in (range(width) if shown is None else shown)
+    )
+    inputs = "".join(
+        f'<Channel id="Ain{c}" dataType="analog" startByte="{2 - 2 * c}"/>'
+        for c in range(2)
     )
     head = (
-        '<?xml version="1.0"?>\n<Configuration>\n<GlobalConfiguration/>\n'
-        f'<HardwareConfiguration samplingRate="{RATE:g}" numChannels="{width}"/>\n'
-        f"<SpikeConfiguration>\n{trodes}</SpikeConfiguration>\n</Configuration>\n"
+        f'<?xml version="1.0"?>\n<Configuration>\n<GlobalConfiguration {saved}/>\n'
+        f'<HardwareConfiguration samplingRate="{RATE:g}" numChannels="{width}">'
+        f'<Device name="ECU" numBytes="4">{inputs}</Device></HardwareConfiguration>\n'
+        f'<SpikeConfiguration chanPerChip="2">\n{trodes}</SpikeConfiguration>\n'
+        "</Configuration>\n"
     )
-    kind = [("sync", "u1"), ("t", "<u4"), ("v", "<i2", (width,))]
+    kind = [("sync", "u1"), ("a", "<i2", 2), ("t", "<u4"), ("v", "<i2", (width,))]
     packets = np.zeros(n, kind)
     packets["sync"], packets["t"], packets["v"] = 0x55, np.arange(n), values
+    packets["a"] = values[:, :1] + [1, 0]  # Ain1 is the first
+    if numbers is not None:
+        packets["t"] = numbers
     path.write_bytes(head.encode() + packets.tobytes())
 
 
 # ---- Tucker-Davis Technologies
 
 
-def write_tdt(block: Path, values: np.ndarray) -> None:
-    """A block (a folder in a tank) of a stream in chunks of 64 samples."""
+def write_tdt(
+    block: Path,
+    values: np.ndarray,
+    stores: Sequence[str] = ("Wave",),
+    pause_s: float = 0.0,
+) -> None:
+    """A block (a folder in a tank) of stores, one after another.
+
+    In chunks of 64 samples. A pause is behind the first 320 samples.
+    """
     from neo.rawio import tdtrawio as tdt
 
     block.mkdir(parents=True)
     n, width = values.shape
     stem = block / f"{block.parent.name}_{block.name}"
-    fields = {
-        "StoreName": "Wave", "HeadName": "Wave", "Enabled": 1, "CircType": 0,
-        "NumChan": width, "StrobeMode": 0, "TankEvType": tdt.EVTYPE_STREAM,
-        "NumPoints": 64, "DataFormat": 2, "SampleFreq": RATE,
-    }  # fmt: skip
-    text = "".join(f"NAME={k};TYPE=S;VALUE={v};\r\n" for k, v in fields.items())
-    stem.with_suffix(".Tbk").write_bytes(text.encode() + b"[USERNOTEDELIMITER]")
+    texts = []
+    for store in stores:
+        fields = {
+            "StoreName": store, "HeadName": store, "Enabled": 1, "CircType": 0,
+            "NumChan": width, "StrobeMode": 0, "TankEvType": tdt.EVTYPE_STREAM,
+            "NumPoints": 64, "DataFormat": 2, "SampleFreq": RATE,
+        }  # fmt: skip
+        texts.append(
+            "".join(f"NAME={k};TYPE=S;VALUE={v};\r\n" for k, v in fields.items())
+        )
+    text = "[STOREHDRITEM]".join([*texts, "[USERNOTEDELIMITER]"])
+    stem.with_suffix(".Tbk").write_text(text)
     stem.with_suffix(".Tdx").write_bytes(b"")
     data, rows = b"", [(0, 0, b"", 0, 0, 0.0, 0, 0, 0.0)]
     rows.append((0, tdt.EVTYPE_MARK, b"\x01", 0, 0, 1000.0, 0, 0, 0.0))
-    for start in range(0, n, 64):
-        for c in range(width):
-            t = 1000.0 + start / RATE
-            rows.append(
-                (10 + 32, tdt.EVTYPE_STREAM, b"Wave", c + 1, 0, t, len(data), 2, RATE)
-            )
-            data += values[start : start + 64, c].astype("<i2").tobytes()
-    rows.append((0, tdt.EVTYPE_MARK, b"\x02", 0, 0, 1000.0 + n / RATE, 0, 0, 0.0))
+    for store in stores:
+        for start in range(0, n, 64):
+            t = 1000.0 + start / RATE + (pause_s if start >= 320 else 0)
+            for c in range(width):
+                kind = (10 + 32, tdt.EVTYPE_STREAM, store.encode(), c + 1)
+                rows.append((*kind, 0, t, len(data), 2, RATE))
+                data += values[start : start + 64, c].astype("<i2").tobytes()
+    stop = 1000.0 + n / RATE + pause_s
+    rows.append((0, tdt.EVTYPE_MARK, b"\x02", 0, 0, stop, 0, 0, 0.0))
     stem.with_suffix(".tsq").write_bytes(np.array(rows, tdt.tsq_dtype).tobytes())
     stem.with_suffix(".tev").write_bytes(data)
+
+
+# ---- Alpha Omega
+
+
+def write_mpx(
+    path: Path,
+    values: np.ndarray,
+    begun: int = 2000,
+    pause: int = 0,
+    spikes: Sequence[int] = (),
+    slow: np.ndarray | None = None,
+) -> None:
+    """Channels of a rate in blocks of 100 samples, and one of `spikes` if there are.
+
+    A pause, in samples, is behind the first 300. `slow` is of a quarter of the rate
+    and begins with the first whole number of its own samples before `begun`.
+    """
+    from neo.rawio import alphaomegarawio as ao
+
+    n, width = values.shape
+    blocks = []
+
+    def block(kind: bytes, body: bytes) -> None:
+        blocks.append(ao.HeaderType.pack(3 + len(body), kind) + body)
+
+    def channel(number: int, name: str, mode: int, hz: float, end: bytes) -> None:
+        block(
+            b"2",
+            ao.Type2DataBlock.pack(0, 1, 1, number, 0, 0, 0)
+            + ao.SDefAnalog.pack(mode, 38.0, hz / 1000, 100, 0)
+            + end
+            + name.encode()
+            + bytes(2),
+        )
+
+    def data(number: int, own: np.ndarray, first: int) -> None:
+        body = ao.SDataChannel.pack(b"\1", number) + own.astype("<i2").tobytes()
+        block(b"5", body + ao.SDataChannel_sample_id.pack(first))
+
+    stop = begun + pause + n
+    head = (0, 1, 1, 2, 3, 0, 4, 5, 2026, 1, begun / RATE, stop / RATE, 0, 4)
+    block(b"h", ao.SDataHeader.pack(*head, b"ARS", bytes(4), 0))
+    continuous = ao.SDefContinAnalog.pack(0.0, 2000)
+    for c in range(width):
+        channel(c, f"RAW {c}", 0, RATE, continuous)
+    if slow is not None:
+        channel(90, "LFP 0", 0, RATE / 4, continuous)
+    if spikes:
+        channel(99, "SEG 0", 1, RATE, ao.SDefLevelAnalog.pack(0, 0, 0, 0, 0, 2000))
+    for start in range(0, n, 100):
+        first = begun + start + (pause if start >= 300 else 0)
+        for c in range(width):
+            data(c, values[start : start + 100, c], first)
+    if slow is not None:
+        data(90, slow, begun // 4)
+    for spike in spikes:
+        data(99, values[:8, 0], spike)
+    path.write_bytes(b"".join(blocks) + ao.HeaderType.pack(65535, b"\0"))
 
 
 def write_nev(path: Path) -> None:

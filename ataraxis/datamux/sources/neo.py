@@ -26,12 +26,14 @@ from ataraxis.datamux.recording import (
     check_rate,
 )
 from ataraxis.datamux.sources.neo_mended import (
-    check_whole,
+    check_signals,
     folder_argument,
     has_durations,
+    look_after,
     parsed,
     rate_of,
     reader_of_blocks,
+    spike_stamps,
     times_of,
 )
 from ataraxis.errors import RecordingError
@@ -169,7 +171,7 @@ def _opened(folder: Folder, key: str) -> Any:
         raise RecordingError(
             f"{path}: {name} of neo does not read it: {type(error).__name__}: {error}"
         ) from error
-    check_whole(raw, path)
+    look_after(raw, path)
     raw.ataraxis_path = path
     return raw
 
@@ -232,6 +234,7 @@ def _signals(raw: Any, number: int, name: str, at: dict[str, int]) -> Stream:
 
 def _signal_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recording:
     number, at = found.attrs["neo"], _at(found)
+    check_signals(raw, number, at, where)
     rate = rate_of(raw, number)
     names = [*found.fields]
     check_fields(stream, names, where)
@@ -251,7 +254,7 @@ def _signal_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recordi
             "scaled values"
         )
 
-    of_blocks = reader_of_blocks(raw, number)
+    of_blocks = reader_of_blocks(raw, number, at)
 
     def rows(start: int, stop: int) -> NDArray[Any]:
         if of_blocks is not None:
@@ -316,7 +319,7 @@ def _spike_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recordin
     units = unique_names([str(name) for name in header["name"]], "unit")
     times: list[NDArray[np.float64]] = []
     for number in range(len(header)):
-        stamps = raw.get_spike_timestamps(spike_channel_index=number, **_at(found))
+        stamps = spike_stamps(raw, number, _at(found))
         times.append(np.asarray(raw.rescale_spike_timestamp(stamps, "float64"), "f8"))
     names = np.repeat(np.array(units, "U"), [len(own) for own in times])
     return Recording.of(

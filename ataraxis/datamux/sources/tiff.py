@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+import os
+import re
+import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,13 +25,22 @@ from ataraxis.log.optional import need
 _LARGE = 1 << 31
 _SCANIMAGE_RATE = "SI.hRoiManager.scanFrameRate"
 _SCANIMAGE_CHANNELS = "SI.hChannels.channelSave"
+_SCANIMAGE_STAMP = re.compile(
+    rb"^frame ?timestamps?(?:_sec|\(s\)) *= *([0-9.eE+-]+)",
+    re.MULTILINE | re.IGNORECASE,
+)
+_DESCRIPTION = 270  # the tag
+_ENTRIES = 4096  # at most, of a page
+_STAMP_WITHIN = 1024  # bytes of a description
 
 
 class Tiff(SuffixFormat):
     """``tiff://{session}``: one stream ``frames``; of ScanImage one a channel.
 
     The rate is the file's own: ScanImage's frame rate or ImageJ's frame interval.
-    Without one, times are the numbers of the frames.
+    Without one, times are the numbers of the frames. Times of ScanImage are the stamps
+    of its frames: with pauses between volumes and acquisitions, and, in the files of
+    one acquisition, since its start.
     """
 
     suffix = ".tif"
@@ -65,7 +79,16 @@ class Tiff(SuffixFormat):
                 f"{where}: {stack.channels} channels of images of {stack.shape}, the "
                 f"stream declares {shapes}, channel {channel}"
             )
-        times = UniformTimes(stack.count, stream.rate_hz or stack.rate_hz)
+        stamps = stack.stamps(channel)
+        back = np.flatnonzero(np.diff(() if stamps is None else stamps) < 0)
+        if stamps is not None and back.size:
+            stack.close()
+            raise RecordingError(
+                f"{where}: the time stamps go back after frame {int(back[0])}: from "
+                f"{stamps[back[0]]:.6f} to {stamps[back[0] + 1]:.6f} s"
+            )
+        rate = stream.rate_hz or stack.rate_hz
+        times = UniformTimes(stack.count, rate) if stamps is None else stamps
 
         def rows(start: int, stop: int) -> NDArray[Any]:
             return stack.read(range(start, stop), channel)
@@ -84,6 +107,8 @@ class _Stack:
         try:
             self._file = tifffile.TiffFile(opened.file)
             self.rate_hz, self.names = _metadata(self._file)
+            self._is_scanimage = bool(self._file.is_scanimage)
+            self._fileno = opened.file.fileno()
             is_small = not self._file.is_bigtiff and opened.size < _LARGE
             if self._file.is_scanimage and is_small:
                 # tifffile computes the places of ScanImage's pages, which larger files
@@ -105,6 +130,23 @@ class _Stack:
         self.channels = max(1, len(self.names))
         self.count = count // self.channels
 
+    def stamps(self, channel: int) -> NDArray[np.float64] | None:
+        """Return ScanImage's own times of the images of a channel, s; None without."""
+        if not self._is_scanimage:
+            return None
+        found = np.empty(self.count)
+        try:
+            pages = _descriptions(self._fileno)
+            own = itertools.islice(pages, channel, None, self.channels)
+            for frame in range(self.count):
+                stamp = _SCANIMAGE_STAMP.search(next(own, b""))
+                if stamp is None:
+                    return None
+                found[frame] = float(stamp[1])
+        except (struct.error, ValueError, OverflowError, OSError):  # damaged places
+            return None
+        return found
+
     def read(self, frames: range, channel: int) -> NDArray[Any]:
         """Read the images of a channel."""
         out = np.empty((len(frames), *self.shape), self.dtype)
@@ -117,6 +159,32 @@ class _Stack:
                 )
             out[place] = page
         return out
+
+
+def _descriptions(fileno: int) -> Iterator[bytes]:
+    """Give the beginning of each page's description; quicker than tifffile's pages."""
+    head = os.pread(fileno, 16, 0)
+    order = "<" if head[:2] == b"II" else ">"
+    is_big = struct.unpack_from(f"{order}H", head, 2) == (43,)
+    count = struct.Struct(f"{order}{'Q' if is_big else 'H'}")
+    entry = struct.Struct(f"{order}{'HHQQ' if is_big else 'HHII'}")
+    place = struct.Struct(f"{order}{'Q' if is_big else 'I'}")
+    (at,) = place.unpack_from(head, 8 if is_big else 4)
+    expected = 32 * entry.size
+    while at:
+        page = os.pread(fileno, expected, at)
+        (entries,) = count.unpack_from(page)
+        if entries > _ENTRIES:
+            raise ValueError(f"a page of {entries} entries")
+        end = count.size + entries * entry.size
+        if end + place.size > len(page):
+            page = os.pread(fileno, end + place.size, at)
+        text = b""
+        for tag, _, size, where in entry.iter_unpack(page[count.size : end]):
+            if tag == _DESCRIPTION:
+                text = os.pread(fileno, min(size, _STAMP_WITHIN), where)
+        yield text
+        (at,) = place.unpack_from(page, end)
 
 
 def _metadata(file: Any) -> tuple[float, list[int]]:
