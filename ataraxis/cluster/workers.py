@@ -18,8 +18,8 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -355,8 +355,29 @@ class RunHere:
         if spec.ordered_parents or spec.fills_gaps:
             self._lanes.add(spec.index)
         self._words.set_mine(self._rows, self._lanes)
-        child = self._local.spawn("localhost", spec)
+        with self._lease_kept(self._local):
+            child = self._local.spawn("localhost", spec)
         self._children[child] = (worker, spec)
+
+    @contextmanager
+    def _lease_kept(self, local: Local) -> Iterator[None]:
+        """End the workers at the end of the lease, while this thread waits."""
+        is_done = threading.Event()
+
+        def keep() -> None:
+            while not is_done.wait(_TICK_S):
+                if self._why or boottime() - self.heard >= self._lease_s:
+                    for child in self._children:
+                        local.signal(child, signal.SIGKILL)
+                    return
+
+        thread = Thread(keep, f"ataraxis-lease-{self.run}")
+        thread.start()
+        try:
+            yield
+        finally:
+            is_done.set()
+            thread.join()
 
     def _write(self, pairs: list[list[int]]) -> None:
         if self._board is None or self._credit is None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from deadline import wait_until
 
 from ataraxis.cluster import Cluster
 from ataraxis.errors import AccessDenied, HostUnavailable, PipeError
-from ataraxis.pipeline import Pipe, Processor
+from ataraxis.pipeline import Local, Pipe, Processor
 from ataraxis.shm.process import ProcessIdentity
 from ataraxis.testing.carriers import FakeCarrier
 
@@ -372,6 +373,39 @@ def test_workers_end_with_their_lease_and_start_again(rig: Lab) -> None:
         run.wait(WAIT_S)
     assert found == list(range(600))
     assert "restarted" in told(run)
+
+
+@pytest.mark.slow
+def test_a_lease_ends_while_another_worker_is_slow_to_start(
+    rig: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn, may_start, starts = Local.spawn, threading.Event(), Counter[str]()
+
+    def slow(local: Local, host: str, spec: Any) -> Any:
+        starts["all"] += 1
+        if starts["all"] > 2:
+            may_start.wait(WAIT_S)
+        return spawn(local, host, spec)
+
+    monkeypatch.setattr(Local, "spawn", slow)
+    pipe = chain(rig, Processor("far", func=w.takes_a_while, host="gpu", workers=2))
+    found: list[int] = []
+    with (
+        cluster(rig, lease_s=1.0) as engine,
+        pipe.run(range(900), found, engine=engine) as run,
+    ):
+        running(run, found, 20)
+        one, other = (ProcessIdentity.of(run.workers["far", k] or 0) for k in range(2))
+        os.kill(one.pid, signal.SIGKILL)
+        wait_until(lambda: starts["all"] > 2, WAIT_S, "the next one to be started")
+        rig.network.cut("acq", "gpu")
+        try:
+            wait_until(lambda: not other.is_alive(), WAIT_S / 3, "the other to end")
+        finally:
+            may_start.set()
+        rig.network.heal("acq", "gpu")
+        run.wait(WAIT_S)
+    assert sorted(found) == list(range(900))
 
 
 @pytest.mark.slow
