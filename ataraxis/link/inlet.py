@@ -10,7 +10,7 @@ time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from ataraxis._kernels.journal_write import FULL, OK
@@ -307,6 +307,9 @@ class StreamInlet:
             )
         self.host.end(end)
         self.end, self.state = end, "ended"
+        if self.account is not None and not self.is_recorded:
+            # All of it is here: no later account says so.
+            self.account = replace(self.account, spooled_bytes=0)
         self._note(self._ack_frames, 0, now)
 
     def _flowing(self) -> MirrorRing:

@@ -344,6 +344,15 @@ def test_accounts_reach_the_ring_and_the_state() -> None:
     assert inlet.statistics().behind == 10
 
 
+def test_nothing_waits_in_a_spool_after_the_end() -> None:
+    inlet, _ = flowing()
+    inlet.take(FarAccount(0, 0, 0, 1, 500), 0.0)
+    publish(inlet, 0)
+    assert inlet.statistics().spooled_bytes == 500
+    inlet.take(StreamEnd(1), 0.0)
+    assert inlet.statistics().spooled_bytes == 0
+
+
 def test_a_refused_mirror_is_lost() -> None:
     inlet, _ = flowing()
     inlet.fail("another lab")
