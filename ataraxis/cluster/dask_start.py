@@ -8,6 +8,7 @@ ends when the cluster says so, or has not been heard for `SILENCE_S`.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import ipaddress
 import os
 import shutil
@@ -40,6 +41,43 @@ _MARGIN_S = 60.0
 _START_S = 60.0
 _LEAVE_S, _DASK_S = 3.0, 10.0
 _TURN_S, _LONG_TURN_S = 0.5, 5.0
+_PREFIX, _LOCK = "ataraxis-dask-", "lock"
+
+
+class KeyFolder:
+    """A folder for the keys of a lab, locked by its program as long as that lives.
+
+    Those that killed programs of this user have left are removed.
+    """
+
+    def __init__(self) -> None:
+        _sweep_folders()
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        made = self.path / "locked"
+        self._lock = os.open(made, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        made.rename(self.path / _LOCK)  # only now another program looks at it
+
+    def close(self) -> None:
+        """Remove it. Idempotent."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
+
+
+def _sweep_folders() -> None:
+    """Remove the folders of programs that were killed."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+        with contextlib.suppress(OSError):  # it goes just now, or is not ours
+            if lock.parent.lstat().st_uid != os.geteuid() or lock.parent.is_symlink():
+                continue
+            found = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+            finally:
+                os.close(found)
 
 
 class DaskLab:
@@ -58,7 +96,8 @@ class DaskLab:
         """Processes of the agents, by the address of their dask worker."""
         self._client_of_dask = client
         self._silence_s = max(SILENCE_S, lease_s + _MARGIN_S)
-        self._folder = Path(tempfile.mkdtemp(prefix="ataraxis-dask-"))
+        self._keys = KeyFolder()
+        self._folder = self._keys.path
         try:
             self.hosts = self._make_lab(client)
             """What this host's file states."""
@@ -129,7 +168,7 @@ class DaskLab:
             thread.join(_DASK_S)
         # Those that are left hear of the cluster no more, and end by themselves.
         self.pids = {}
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._keys.close()
 
     def _dismiss(self, agent: Agent) -> None:
         """Tell the agents to end; those that could not be told stay in `pids`."""

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from ataraxis.cluster.dask_start import (
     HOME,
     LEAVE,
     GuestAgent,
+    KeyFolder,
     free_port,
     start_agent,
 )
@@ -50,6 +52,35 @@ def guest(rig: Lab, silence_s: float) -> GuestAgent:
     )  # fmt: skip
     rig.agents["dask-0"] = made
     return made
+
+
+def test_keys_that_a_killed_program_has_left_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a program that lives, and folders without a lock, are left alone."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    program = (
+        "import sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from ataraxis.cluster.dask_start import KeyFolder\n"
+        "print(KeyFolder().path, flush=True); input()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with child:
+        assert child.stdout is not None
+        left = Path(child.stdout.readline().strip())
+        agent = tmp_path / "ataraxis-dask-0-agent"
+        agent.mkdir()
+        living = KeyFolder()
+        assert left.is_dir(), "its program lives"
+        child.kill()
+    another = KeyFolder()
+    assert sorted(tmp_path.iterdir()) == sorted([agent, living.path, another.path])
+    for folder in (living, another, another):
+        folder.close()
+    assert [*tmp_path.iterdir()] == [agent]
 
 
 def test_only_its_home_tells_an_agent_to_leave(rig: Lab) -> None:
