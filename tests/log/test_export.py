@@ -235,7 +235,7 @@ def test_blocks_of_samples_are_samples_in_other_formats(
     with xr.open_dataset(tmp_path, engine="ataraxis", name="daq") as fitted:
         times, stamps = fitted.time.values, fitted.monotonic_ns.values
     if kind == "zarr":
-        with xr.open_zarr(made, group="daq", consolidated=False) as found:
+        with xr.open_zarr(made, group="daq", consolidated=False, chunks=None) as found:
             np.testing.assert_array_equal(found.daq.values, rows.reshape(80, 2))
             assert found.daq.dims == ("time", "channel")
             np.testing.assert_array_equal(found.time.values, times)
