@@ -68,6 +68,9 @@ class Sender(Ends, ProducerHandle):
 class Receiver(Ends, ConsumerHandle):
     cancel_event = None
 
+    def _drained(self) -> None:
+        """As `Consumer`: called at the end of the stream."""
+
 
 class Buffer(WriteLoan):
     def _over(self) -> NoReturn:
